@@ -1,0 +1,2 @@
+//! The megaphone edge connection manager.
+fn main() {}

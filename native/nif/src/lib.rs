@@ -1,0 +1,1 @@
+//! megaphone inside the BEAM.

@@ -1,0 +1,1 @@
+//! The megaphone link protocol.
