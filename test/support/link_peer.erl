@@ -1,0 +1,333 @@
+%% The far end of a link, written from docs/protocol.md alone: it shares no code
+%% with the product. It splits frames, keeps what arrived for each connection,
+%% honours the credit it was given and gives credit back as its caller takes
+%% bytes. What a test wants to do wrong it does with raw/2.
+%%
+%%   Peer = link_peer:connect(Port, #{}),               % says hello, version 2
+%%   ok = link_peer:open(Peer, 7, <<"default">>),
+%%   ok = link_peer:send(Peer, 7, <<"abc">>),
+%%   <<"abc">> = link_peer:recv(Peer, 7, 3),
+%%   ok = link_peer:finish(Peer, 7),
+%%   ended = link_peer:outcome(Peer, 7).
+-module(link_peer).
+-behaviour(gen_server).
+
+%% The link.
+-export([connect/1, connect/2, stop/1, abort/1, raw/2, control/2, flush/1]).
+-export([hello/1, lines/1, wait_line/2, wait_line/3, link_outcome/1, link_outcome/2,
+         socket/1]).
+%% One connection.
+-export([open/3, open/4, send/3, finish/2, leave/2, close/3, reset/3]).
+-export([recv/3, recv/4, recv_some/2, recv_rest/2, outcome/2, outcome/3, credit/2]).
+%% Bytes.
+-export([frame/2, head/2, line/1, hello_line/1, decode/1]).
+%% gen_server
+-export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
+
+-define(TIMEOUT, 10000).
+-define(HEAD, 32).
+
+-type conn_id() :: non_neg_integer().
+-record(conn, {in = <<>> :: binary(),         % arrived, not yet taken
+               outcome = open :: open | ended | {close | reset, binary()},
+               out = <<>> :: binary(),        % waiting for credit
+               finish = false :: boolean(),   % an empty frame follows `out`
+               left = false :: boolean(),     % the client is gone: answer data with reset
+               credit = 0 :: non_neg_integer() | infinity}).
+-record(state, {sock, version, max_frame, window,
+                peer_window = infinity, hello = undefined,
+                buffer = <<>> :: binary(), lines = [] :: [binary()],
+                outcome = up :: up | closed | {error, term()},
+                conns = #{} :: #{conn_id() => #conn{}},
+                waits = [] :: [{gen_server:from(), fun()}]}).
+
+%% ---- the link ----
+
+connect(Where) -> connect(Where, #{}).
+
+%% Options: version (2), handshake (true: say hello and wait for the answer),
+%% name, window (bytes we take per connection), max_frame, sndbuf and so on for
+%% gen_tcp as `tcp`.
+connect(Where, Options) ->
+    {ok, Peer} = gen_server:start(?MODULE, {Where, Options, self()}, []),
+    case Options of
+        #{handshake := false} -> ok;
+        #{version := 1} -> ok;
+        _ ->
+            ok = raw(Peer, frame(0, hello_line(Options))),
+            <<"hello ", _/binary>> = wait_line(Peer, "^hello "),
+            ok
+    end,
+    Peer.
+
+stop(Peer) -> gen_server:stop(Peer).
+
+%% Ends the link with a TCP reset rather than a FIN.
+abort(Peer) -> gen_server:call(Peer, abort).
+
+%% Any bytes at all, as they are.
+raw(Peer, Bytes) -> gen_server:call(Peer, {raw, Bytes}, ?TIMEOUT).
+
+control(Peer, Line) -> raw(Peer, frame(0, line(Line))).
+
+%% Everything sent so far was read by the other side: it has answered a ping that
+%% went after it (version 2 only).
+flush(Peer) ->
+    Word = integer_to_binary(erlang:unique_integer([positive])),
+    ok = control(Peer, [<<"ping ">>, Word]),
+    _ = wait_line(Peer, [<<"^pong ">>, Word, <<"$">>]),
+    ok.
+
+%% What the other side said in its hello, or undefined.
+hello(Peer) -> gen_server:call(Peer, hello).
+
+%% Control lines that arrived, oldest first, without their newline.
+lines(Peer) -> gen_server:call(Peer, lines).
+
+wait_line(Peer, Pattern) -> wait_line(Peer, Pattern, ?TIMEOUT).
+wait_line(Peer, Pattern, Timeout) -> wait(Peer, {line, iolist_to_binary(Pattern)}, Timeout).
+
+%% closed | {error, Reason}: waits until the other side ended the link.
+link_outcome(Peer) -> link_outcome(Peer, ?TIMEOUT).
+link_outcome(Peer, Timeout) -> wait(Peer, link_outcome, Timeout).
+
+socket(Peer) -> gen_server:call(Peer, socket).
+
+%% ---- one connection ----
+
+open(Peer, Id, Service) -> open(Peer, Id, Service, "peer=192.0.2.7:40000 local=198.51.100.1:5280").
+
+open(Peer, Id, Service, Rest) ->
+    control(Peer, io_lib:format("open ~b service=~s ~s", [Id, Service, Rest])).
+
+%% Queues the bytes; they go out as fast as the credit allows.
+send(Peer, Id, Data) -> gen_server:call(Peer, {send, Id, iolist_to_binary(Data)}).
+
+%% Our direction ends after what was queued (a FIN from the client).
+finish(Peer, Id) -> gen_server:call(Peer, {finish, Id}).
+
+%% The client closed its socket: FIN, and whatever still comes is refused.
+leave(Peer, Id) -> gen_server:call(Peer, {leave, Id}).
+
+close(Peer, Id, Reason) -> control(Peer, io_lib:format("close ~b reason=~s", [Id, Reason])).
+reset(Peer, Id, Reason) -> control(Peer, io_lib:format("reset ~b reason=~s", [Id, Reason])).
+
+%% Takes exactly N bytes, and gives their credit back. The outcome if the
+%% connection ends first.
+recv(Peer, Id, N) -> recv(Peer, Id, N, ?TIMEOUT).
+recv(Peer, Id, N, Timeout) -> wait(Peer, {recv, Id, N}, Timeout).
+
+%% Takes what there is, at least a byte.
+recv_some(Peer, Id) -> wait(Peer, {recv, Id, some}, ?TIMEOUT).
+
+%% Takes all until the other direction ends: {Bytes, Outcome}.
+recv_rest(Peer, Id) -> recv_rest(Peer, Id, []).
+
+recv_rest(Peer, Id, Acc) ->
+    case recv_some(Peer, Id) of
+        Bytes when is_binary(Bytes) -> recv_rest(Peer, Id, [Acc, Bytes]);
+        Outcome -> {iolist_to_binary(Acc), Outcome}
+    end.
+
+%% ended | {close, Reason} | {reset, Reason} | link_closed: waits for it.
+outcome(Peer, Id) -> outcome(Peer, Id, ?TIMEOUT).
+outcome(Peer, Id, Timeout) -> wait(Peer, {outcome, Id}, Timeout).
+
+%% How much we may still send, what is queued not subtracted.
+credit(Peer, Id) -> gen_server:call(Peer, {credit, Id}).
+
+wait(Peer, What, Timeout) ->
+    try gen_server:call(Peer, {wait, What}, Timeout)
+    catch exit:{timeout, _} -> error({timeout, What, sys:get_state(Peer)})
+    end.
+
+%% ---- bytes ----
+
+frame(Id, Content) ->
+    Bytes = iolist_to_binary(Content),
+    [head(byte_size(Bytes) + ?HEAD, Id), Bytes].
+
+%% Length is that of the whole frame.
+head(Length, Id) -> iolist_to_binary(io_lib:format("~10..0b|~20..0b|", [Length, Id])).
+
+line(Text) -> [Text, $\n].
+
+hello_line(Options) ->
+    line(io_lib:format("hello version=~b name=~s nonce=~s window=~b max_frame=~b",
+                       [maps:get(version, Options, 2), maps:get(name, Options, "peer"),
+                        maps:get(nonce, Options, "00112233445566778899aabbccddeeff"),
+                        maps:get(window, Options, 16384),
+                        maps:get(max_frame, Options, 65536)])).
+
+%% Whole frames and what is left over.
+-spec decode(binary()) -> {[{conn_id(), binary()}], binary()}.
+decode(Bytes) -> decode(Bytes, []).
+
+decode(<<L:10/binary, $|, I:20/binary, $|, Rest/binary>> = All, Acc) ->
+    Size = binary_to_integer(L) - ?HEAD,
+    case Rest of
+        <<Content:Size/binary, More/binary>> ->
+            decode(More, [{binary_to_integer(I), Content} | Acc]);
+        _ -> {lists:reverse(Acc), All}
+    end;
+decode(Bytes, Acc) ->
+    {lists:reverse(Acc), Bytes}.
+
+%% ---- gen_server ----
+
+init({Where, Options, Owner}) ->
+    _ = monitor(process, Owner),
+    Tcp = [binary, {active, true}, {packet, raw}, {buffer, 131072} | maps:get(tcp, Options, [])],
+    {ok, Sock} = case Where of
+                     {local, _} -> gen_tcp:connect(Where, 0, [local | Tcp]);
+                     Port -> gen_tcp:connect({127, 0, 0, 1}, Port, Tcp)
+                 end,
+    {ok, #state{sock = Sock, version = maps:get(version, Options, 2),
+                max_frame = maps:get(max_frame, Options, 65536),
+                window = maps:get(window, Options, 16384)}}.
+
+handle_call({wait, What}, From, State) ->
+    {noreply, answer(State#state{waits = State#state.waits ++ [{From, What}]})};
+handle_call({raw, Bytes}, _From, State) ->
+    {reply, gen_tcp:send(State#state.sock, Bytes), State};
+handle_call({send, Id, Data}, _From, State) ->
+    Conn = #conn{out = Out} = conn(Id, State),
+    {reply, ok, push(Id, Conn#conn{out = <<Out/binary, Data/binary>>}, State)};
+handle_call({finish, Id}, _From, State) ->
+    {reply, ok, push(Id, (conn(Id, State))#conn{finish = true}, State)};
+handle_call({leave, Id}, _From, State) ->
+    Conn = (conn(Id, State))#conn{finish = true, left = true},
+    {reply, ok, refuse(Id, Conn, push(Id, Conn, State))};
+handle_call({credit, Id}, _From, State) ->
+    {reply, (conn(Id, State))#conn.credit, State};
+handle_call(hello, _From, State) -> {reply, State#state.hello, State};
+handle_call(lines, _From, State) -> {reply, lists:reverse(State#state.lines), State};
+handle_call(socket, _From, State) -> {reply, State#state.sock, State};
+handle_call(abort, _From, State = #state{sock = Sock}) ->
+    _ = inet:setopts(Sock, [{linger, {true, 0}}]),
+    ok = gen_tcp:close(Sock),
+    {reply, ok, State#state{outcome = closed}}.
+
+handle_cast(_, State) -> {noreply, State}.
+
+handle_info({tcp, _, Bytes}, State = #state{buffer = Buffer}) ->
+    {Frames, Rest} = decode(<<Buffer/binary, Bytes/binary>>),
+    {noreply, answer(lists:foldl(fun take_frame/2, State#state{buffer = Rest}, Frames))};
+handle_info({tcp_closed, _}, State) ->
+    {noreply, answer(State#state{outcome = closed})};
+handle_info({tcp_error, _, Why}, State) ->
+    {noreply, answer(State#state{outcome = {error, Why}})};
+handle_info({'DOWN', _, process, _, _}, State) ->
+    {stop, normal, State}.
+
+%% ---- what arrives ----
+
+take_frame({0, Lines}, State) ->
+    lists:foldl(fun take_line/2, State, binary:split(Lines, <<"\n">>, [global, trim_all]));
+take_frame({Id, <<>>}, State) ->
+    put_conn(Id, (conn(Id, State))#conn{outcome = ended}, State);
+take_frame({Id, Content}, State) ->
+    case conn(Id, State) of
+        #conn{left = true} = Conn -> refuse(Id, Conn#conn{in = Content}, State);
+        #conn{in = In} = Conn ->
+            put_conn(Id, Conn#conn{in = <<In/binary, Content/binary>>}, State)
+    end.
+
+take_line(Line, State0) ->
+    State = State0#state{lines = [Line | State0#state.lines]},
+    case binary:split(Line, <<" ">>, [global]) of
+        [<<"hello">> | Words] ->
+            Hello = maps:from_list([list_to_tuple(binary:split(W, <<"=">>)) || W <- Words]),
+            State#state{hello = Hello,
+                        peer_window = binary_to_integer(maps:get(<<"window">>, Hello))};
+        [<<"window">>, Id, Bytes] -> granted(binary_to_integer(Id), binary_to_integer(Bytes), State);
+        [<<"close">>, Id | Why] -> gone(close, binary_to_integer(Id), Why, State);
+        [<<"reset">>, Id | Why] -> gone(reset, binary_to_integer(Id), Why, State);
+        [<<"ping">>, Word] ->
+            _ = gen_tcp:send(State#state.sock, frame(0, line([<<"pong ">>, Word]))),
+            State;
+        _ -> State
+    end.
+
+granted(Id, Bytes, State) ->
+    case conn(Id, State) of
+        #conn{credit = infinity} -> State;
+        #conn{credit = Credit} = Conn -> push(Id, Conn#conn{credit = Credit + Bytes}, State)
+    end.
+
+gone(How, Id, [<<"reason=", Why/binary>> | _], State) ->
+    Conn = conn(Id, State),
+    put_conn(Id, Conn#conn{outcome = {How, Why}, out = <<>>, finish = false}, State).
+
+%% What TCP does when data comes for a socket that was closed.
+refuse(Id, #conn{in = <<_, _/binary>>, outcome = open} = Conn, State) ->
+    _ = gen_tcp:send(State#state.sock,
+                     frame(0, line(io_lib:format("reset ~b reason=client_closed", [Id])))),
+    put_conn(Id, Conn#conn{in = <<>>, outcome = {reset, <<"client_closed">>}}, State);
+refuse(Id, Conn, State) -> put_conn(Id, Conn#conn{in = <<>>}, State).
+
+%% ---- what goes out ----
+
+push(Id, Conn = #conn{out = Out, credit = Credit}, State) ->
+    case min(byte_size(Out), Credit) of
+        0 when Conn#conn.finish, Out =:= <<>> ->
+            _ = gen_tcp:send(State#state.sock, frame(Id, <<>>)),
+            put_conn(Id, Conn#conn{finish = false}, State);
+        0 -> put_conn(Id, Conn, State);
+        Can ->
+            Size = min(Can, State#state.max_frame),
+            <<Now:Size/binary, Later/binary>> = Out,
+            _ = gen_tcp:send(State#state.sock, frame(Id, Now)),
+            push(Id, Conn#conn{out = Later, credit = less(Credit, Size)}, State)
+    end.
+
+less(infinity, _) -> infinity;
+less(Credit, Size) -> Credit - Size.
+
+%% ---- who waits ----
+
+answer(State = #state{waits = Waits}) ->
+    lists:foldl(
+      fun({From, What} = Wait, S) ->
+              case ready(What, S) of
+                  wait -> S#state{waits = S#state.waits ++ [Wait]};
+                  {Reply, S1} -> gen_server:reply(From, Reply), S1
+              end
+      end, State#state{waits = []}, Waits).
+
+ready({line, Pattern}, S) ->
+    case [L || L <- lists:reverse(S#state.lines), re:run(L, Pattern, [{capture, none}]) =:= match] of
+        [Line | _] -> {Line, S};
+        [] when S#state.outcome =/= up -> {link_closed, S};
+        [] -> wait
+    end;
+ready(link_outcome, #state{outcome = up}) -> wait;
+ready(link_outcome, S) -> {S#state.outcome, S};
+ready({outcome, Id}, S) ->
+    case conn(Id, S) of
+        #conn{outcome = open} when S#state.outcome =:= up -> wait;
+        #conn{outcome = open} -> {link_closed, S};
+        #conn{outcome = Outcome} -> {Outcome, S}
+    end;
+ready({recv, Id, N}, S) ->
+    case conn(Id, S) of
+        #conn{in = In} = Conn when N =:= some, In =/= <<>> -> taken(byte_size(In), Id, Conn, S);
+        #conn{in = In} = Conn when byte_size(In) >= N -> taken(N, Id, Conn, S);
+        _ -> ready({outcome, Id}, S)
+    end.
+
+taken(N, Id, Conn = #conn{in = In}, S = #state{version = Version, sock = Sock}) ->
+    <<Bytes:N/binary, Rest/binary>> = In,
+    _ = [gen_tcp:send(Sock, frame(0, line(io_lib:format("window ~b ~b", [Id, N]))))
+         || Version =:= 2, N > 0, Conn#conn.outcome =:= open],
+    {Bytes, put_conn(Id, Conn#conn{in = Rest}, S)}.
+
+conn(Id, #state{conns = Conns, version = Version, peer_window = Window}) ->
+    case Conns of
+        #{Id := Conn} -> Conn;
+        _ when Version =:= 1 -> #conn{credit = infinity};
+        _ -> #conn{credit = Window}
+    end.
+
+put_conn(Id, Conn, State = #state{conns = Conns}) ->
+    State#state{conns = Conns#{Id => Conn}}.
