@@ -1,1 +1,22 @@
-//! The megaphone link protocol.
+//! The megaphone link protocol (docs/protocol.md): bytes in, events out, for both ends of a link.
+//!
+//! No I/O, no clock, no BEAM. A [`link::Link`] takes the bytes of one link and gives events;
+//! frames and control messages to send come from [`frame::put_frame`] and
+//! [`control::Control::put`]. Which connections are open, in what state and with what credit,
+//! is kept in a [`table::Table`] of [`conn::Conn`]s, by whoever owns the link.
+
+pub mod conn;
+pub mod control;
+pub mod credit;
+pub mod error;
+mod facts;
+mod fields;
+pub mod frame;
+pub mod limits;
+pub mod link;
+mod reason;
+pub mod table;
+
+pub use error::LinkError;
+pub use frame::ConnectionId;
+pub use link::{Event, Link, LinkConfig, Role};

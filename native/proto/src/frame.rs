@@ -1,0 +1,417 @@
+//! Bytes to frames and back.
+//!
+//! [`Head`] is the pure pair of 32 bytes and their meaning; [`Decoder`] finds the heads in a
+//! stream that comes in pieces of any size and hands on content as it comes. The frame is
+//! drawn in docs/protocol.md.
+
+use std::fmt;
+
+use bytes::BufMut;
+use thiserror::Error;
+
+use crate::limits::HEAD_LEN;
+
+/// The name of one virtual connection on one link.
+///
+/// Displays as the 20 zero-padded digits that stand on the wire.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    /// Id 0, the control channel of a version 2 link. Never a client.
+    pub const CONTROL: ConnectionId = ConnectionId(0);
+
+    /// The id with this number; every number is one.
+    #[inline]
+    pub const fn new(number: u64) -> Self {
+        ConnectionId(number)
+    }
+
+    /// The number itself.
+    #[inline]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Is this the control channel, and so no client's connection?
+    #[inline]
+    pub const fn is_control(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl fmt::Display for ConnectionId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:020}", self.0)
+    }
+}
+
+/// What the first 32 bytes of a frame say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// The connection that the frame belongs to.
+    pub id: ConnectionId,
+    /// Bytes of content that follow: the length on the wire without the head's own 32.
+    pub content: u32,
+}
+
+impl Head {
+    /// Reads a head, and refuses content of more than `max_content` bytes.
+    ///
+    /// # Errors
+    /// A byte that is not the digit or the `|` that must stand there, a length below 32 or over
+    /// the limit, an id over 2⁶⁴−1. The link cannot be used any further.
+    #[inline]
+    pub fn parse(bytes: &[u8; HEAD_LEN], max_content: u32) -> Result<Head, FrameError> {
+        match Self::parse_valid(bytes) {
+            Some(head) if head.content <= max_content => Ok(head),
+            _ => Err(FrameError::find(bytes, max_content)),
+        }
+    }
+
+    /// The fast half of [`Head::parse`]: any doubt is `None`, and then worth a slow look.
+    #[inline]
+    fn parse_valid(bytes: &[u8; HEAD_LEN]) -> Option<Head> {
+        if bytes[10] != b'|' || bytes[31] != b'|' {
+            return None;
+        }
+        let (length_high, length_low) = (digits2(bytes, 0)?, digits8(bytes, 2)?);
+        let (id_high, id_mid, id_low) = (
+            digits4(bytes, 11)?,
+            digits8(bytes, 15)?,
+            digits8(bytes, 23)?,
+        );
+        let length = length_high * 100_000_000 + length_low;
+        let content = u32::try_from(length.checked_sub(HEAD_LEN as u64)?).ok()?;
+        let id = id_high
+            .checked_mul(10_000_000_000_000_000)?
+            .checked_add(id_mid * 100_000_000 + id_low)?;
+        Some(Head {
+            id: ConnectionId(id),
+            content,
+        })
+    }
+
+    /// The 32 bytes that stand for this head on the wire.
+    #[inline]
+    pub fn encode(self) -> [u8; HEAD_LEN] {
+        let length = u64::from(self.content) + HEAD_LEN as u64;
+        let id = self.id.0;
+        let mut bytes = [b'|'; HEAD_LEN];
+        bytes[..2].copy_from_slice(&put_digits8(length / 100_000_000)[6..]);
+        bytes[2..10].copy_from_slice(&put_digits8(length % 100_000_000));
+        bytes[11..15].copy_from_slice(&put_digits8(id / 10_000_000_000_000_000)[4..]);
+        bytes[15..23].copy_from_slice(&put_digits8(id / 100_000_000 % 100_000_000));
+        bytes[23..31].copy_from_slice(&put_digits8(id % 100_000_000));
+        bytes
+    }
+}
+
+/// Writes a whole frame; empty content says that this direction of the stream ends.
+///
+/// The caller has cut `content` to what the peer takes in one frame, which is never over 4 GiB.
+#[inline]
+pub fn put_frame(id: ConnectionId, content: &[u8], out: &mut impl BufMut) {
+    debug_assert!(u32::try_from(content.len()).is_ok());
+    let head = Head {
+        id,
+        content: content.len() as u32,
+    };
+    out.put_slice(&head.encode());
+    out.put_slice(content);
+}
+
+/// One step through a stream of frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// The next bytes of a connection, never none. One frame may come as several pieces.
+    Content {
+        /// Whose bytes.
+        id: ConnectionId,
+        /// The bytes, borrowed from the input.
+        bytes: &'a [u8],
+    },
+    /// An empty frame: the peer sends nothing more on this connection.
+    End {
+        /// Whose stream.
+        id: ConnectionId,
+    },
+}
+
+/// Takes a stream of frames apart, however it was cut, keeping at most one partial head.
+#[derive(Clone, Debug)]
+pub struct Decoder {
+    max_content: u32,
+    /// Bytes of the current frame's content that are still to come.
+    left: u32,
+    id: ConnectionId,
+    /// A head that the input ended in, `have` bytes of it.
+    head: [u8; HEAD_LEN],
+    have: usize,
+}
+
+impl Decoder {
+    /// A decoder at the start of a stream that refuses frames of more than `max_content` bytes
+    /// of content.
+    pub fn new(max_content: u32) -> Self {
+        Decoder {
+            max_content,
+            left: 0,
+            id: ConnectionId::CONTROL,
+            head: [0; HEAD_LEN],
+            have: 0,
+        }
+    }
+
+    /// The next piece out of `input`, which is advanced past it; `None` says that the input is
+    /// used up and more is needed. Takes constant time, whatever the input's size.
+    ///
+    /// # Errors
+    /// A head broke a rule. The stream cannot be understood any further: every later call gives
+    /// the same error.
+    #[inline]
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, FrameError> {
+        if self.left == 0 {
+            let head = match input.split_first_chunk::<HEAD_LEN>() {
+                Some((head, rest)) if self.have == 0 => {
+                    let parsed = Head::parse(head, self.max_content);
+                    if parsed.is_err() {
+                        return Err(self.fail(head));
+                    }
+                    *input = rest;
+                    parsed?
+                }
+                _ => match self.gather(input)? {
+                    Some(head) => head,
+                    None => return Ok(None),
+                },
+            };
+            if head.content == 0 {
+                return Ok(Some(Piece::End { id: head.id }));
+            }
+            self.id = head.id;
+            self.left = head.content;
+        }
+        if input.is_empty() {
+            return Ok(None);
+        }
+        let n = input.len().min(self.left as usize);
+        let (bytes, rest) = input.split_at(n);
+        *input = rest;
+        self.left -= n as u32;
+        Ok(Some(Piece::Content { id: self.id, bytes }))
+    }
+
+    /// Would the stream be cut inside a head or a frame if it ended here?
+    pub fn mid_frame(&self) -> bool {
+        self.have > 0 || self.left > 0
+    }
+
+    /// Bytes of a head that has begun and is not complete.
+    pub(crate) fn head_bytes(&self) -> usize {
+        self.have
+    }
+
+    /// The frame that the stream stands in, and the bytes of content it still lacks.
+    pub(crate) fn current(&self) -> Option<(ConnectionId, u32)> {
+        (self.left > 0).then_some((self.id, self.left))
+    }
+
+    /// Takes back the last `n` bytes of the piece just given; the caller winds `input` back.
+    pub(crate) fn give_back(&mut self, n: usize) {
+        self.left += n as u32;
+    }
+
+    /// Collects a head that is cut by the input's end, or was by the last one's.
+    #[cold]
+    fn gather(&mut self, input: &mut &[u8]) -> Result<Option<Head>, FrameError> {
+        let n = input.len().min(HEAD_LEN - self.have);
+        let (bytes, rest) = input.split_at(n);
+        self.head[self.have..self.have + n].copy_from_slice(bytes);
+        self.have += n;
+        *input = rest;
+        if self.have < HEAD_LEN {
+            return Ok(None);
+        }
+        // On an error the bad head stays, and is found again by every later call.
+        let head = Head::parse(&self.head, self.max_content)?;
+        self.have = 0;
+        Ok(Some(head))
+    }
+
+    #[cold]
+    fn fail(&mut self, head: &[u8; HEAD_LEN]) -> FrameError {
+        self.head = *head;
+        self.have = HEAD_LEN;
+        FrameError::find(head, self.max_content)
+    }
+}
+
+/// A head broke a rule; the link it came on must be closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[error("frame head \"{}\": {problem}", head.escape_ascii())]
+pub struct FrameError {
+    /// What is wrong with it.
+    pub problem: FrameProblem,
+    /// The head as it came.
+    pub head: [u8; HEAD_LEN],
+}
+
+/// What is wrong with a frame's head.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum FrameProblem {
+    /// A byte where a digit must stand is none.
+    #[error("not a digit at offset {at}")]
+    BadDigit {
+        /// Offset in the head, from 0.
+        at: usize,
+    },
+    /// A byte where `|` must stand is another.
+    #[error("no '|' at offset {at}")]
+    BadSeparator {
+        /// Offset in the head, from 0.
+        at: usize,
+    },
+    /// The length does not even cover the head.
+    #[error("length {length} is below the 32 of the head itself")]
+    TooShort {
+        /// Bytes, as the head says.
+        length: u64,
+    },
+    /// The length is over what this side takes.
+    #[error("length {length} is over the limit of {max}")]
+    TooLong {
+        /// Bytes, as the head says.
+        length: u64,
+        /// Bytes, the head's 32 included.
+        max: u64,
+    },
+    /// The connection id does not fit 64 bits.
+    #[error("connection id is over 18446744073709551615")]
+    IdTooLarge,
+}
+
+impl FrameError {
+    /// Why `head` was refused: the same rules as [`Head::parse`], slowly and one at a time.
+    #[cold]
+    #[inline(never)]
+    fn find(head: &[u8; HEAD_LEN], max_content: u32) -> FrameError {
+        FrameError {
+            problem: FrameProblem::find(head, u64::from(max_content) + HEAD_LEN as u64),
+            head: *head,
+        }
+    }
+}
+
+impl FrameProblem {
+    fn find(head: &[u8; HEAD_LEN], max: u64) -> FrameProblem {
+        for (at, byte) in head.iter().enumerate() {
+            match at {
+                10 | 31 if *byte != b'|' => return FrameProblem::BadSeparator { at },
+                10 | 31 => {}
+                _ if !byte.is_ascii_digit() => return FrameProblem::BadDigit { at },
+                _ => {}
+            }
+        }
+        let number = |field: &[u8]| {
+            field
+                .iter()
+                .fold(0u64, |n, digit| n * 10 + u64::from(digit - b'0'))
+        };
+        let length = number(&head[..10]);
+        if length < HEAD_LEN as u64 {
+            FrameProblem::TooShort { length }
+        } else if length > max {
+            FrameProblem::TooLong { length, max }
+        } else {
+            FrameProblem::IdTooLarge
+        }
+    }
+}
+
+const ZEROS: u64 = 0x3030_3030_3030_3030;
+
+/// The number that eight ASCII digits from `at` stand for; `None` when one is no digit.
+#[inline]
+fn digits8(bytes: &[u8; HEAD_LEN], at: usize) -> Option<u64> {
+    let mut word = [0; 8];
+    word.copy_from_slice(&bytes[at..at + 8]);
+    number8(u64::from_le_bytes(word))
+}
+
+/// As [`digits8`] for four digits.
+#[inline]
+fn digits4(bytes: &[u8; HEAD_LEN], at: usize) -> Option<u64> {
+    let mut word = [b'0'; 8];
+    word[4..].copy_from_slice(&bytes[at..at + 4]);
+    number8(u64::from_le_bytes(word))
+}
+
+/// As [`digits8`] for two digits.
+#[inline]
+fn digits2(bytes: &[u8; HEAD_LEN], at: usize) -> Option<u64> {
+    let (tens, ones) = (
+        bytes[at].wrapping_sub(b'0'),
+        bytes[at + 1].wrapping_sub(b'0'),
+    );
+    (tens < 10 && ones < 10).then_some(u64::from(tens) * 10 + u64::from(ones))
+}
+
+/// Eight digits at once, the first in the lowest byte: a digit is `0x30..=0x39`, so its high
+/// half is 3, and still 3 after adding 6. Then pairs, fours and all eight are put together by
+/// one multiplication each.
+#[inline]
+fn number8(word: u64) -> Option<u64> {
+    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
+    const SIX: u64 = 0x0606_0606_0606_0606;
+    if word & HIGH != ZEROS || word.wrapping_add(SIX) & HIGH != ZEROS {
+        return None;
+    }
+    let ones = word - ZEROS;
+    let pairs = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
+}
+
+/// The inverse of [`number8`]: eight zero-padded digits of a number below 10⁸.
+#[inline]
+fn put_digits8(number: u64) -> [u8; 8] {
+    debug_assert!(number < 100_000_000);
+    // Each step splits every lane in two by a reciprocal that is exact for the lane's range.
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x0000_007f_0000_007f;
+    let pairs = hundreds | ((fours - hundreds * 100) << 16);
+    let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
+    let ones = tens | ((pairs - tens * 10) << 8);
+    (ones + ZEROS).to_le_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_digits_there_and_back() {
+        // Every lane sees each of its values: all four-digit halves, high and low.
+        for half in 0..10_000 {
+            for number in [half, half * 10_000, half * 10_001] {
+                let text = format!("{number:08}");
+                assert_eq!(put_digits8(number), text.as_bytes());
+                let word = u64::from_le_bytes(put_digits8(number));
+                assert_eq!(number8(word), Some(number));
+            }
+        }
+    }
+
+    #[test]
+    fn each_byte_that_is_no_digit_is_found_in_each_place() {
+        for at in 0..8 {
+            for byte in 0..=255u8 {
+                let mut text = *b"12345678";
+                text[at] = byte;
+                let parsed = number8(u64::from_le_bytes(text));
+                assert_eq!(parsed.is_some(), byte.is_ascii_digit(), "{byte} at {at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Every bound of the protocol, each with its unit, its reason and its source.
+//!
+//! A value that a peer can choose is held against one of these before anything is kept or
+//! allocated for it.
+
+/// Bytes of a frame's head: 10 digits, `|`, 20 digits, `|` (docs/protocol.md).
+pub const HEAD_LEN: usize = 32;
+
+/// Bytes of content in one frame, unless configured otherwise. One frame is one turn on the
+/// link, so it also bounds how long a connection can hold up the others (docs/protocol.md).
+pub const DEFAULT_MAX_CONTENT: u32 = 65_536;
+
+/// Bytes, the smallest `max_frame` a side may offer: any control message must fit one frame.
+pub const MIN_MAX_CONTENT: u32 = CONTROL_LINE_MAX as u32;
+
+/// Bytes of credit a connection starts with. Small, because a million connections make it a
+/// promise of 16 GB (docs/protocol.md, "Credit").
+pub const DEFAULT_WINDOW: u32 = 16_384;
+
+/// Bytes, the most credit a connection may ever hold: 2³¹−1, as in HTTP/2 (RFC 9113, 6.9.1).
+pub const MAX_WINDOW: u32 = 0x7fff_ffff;
+
+/// Bytes of one control message, its newline included. The largest sensible one, an `open`
+/// with every TLS fact at its own limit, takes about 3,100.
+pub const CONTROL_LINE_MAX: usize = 4_096;
+
+/// Bytes (decoded) of a name in a control message: of an ECM, a service, a link, a TLS server
+/// name, an ALPN protocol. 255 is what DNS and ALPN allow (RFC 1035, 2.3.4; RFC 7301, 3.1).
+pub const NAME_MAX: usize = 255;
+
+/// Bytes (decoded) of a short token, such as a TLS version or a cipher suite's name. IANA's
+/// longest cipher suite name has 45.
+pub const TOKEN_MAX: usize = 64;
+
+/// Bytes of a nonce, a proof or a channel binding as written (hex or base64): 64 raw bytes,
+/// the size of the largest hash in use, in hex.
+pub const SECRET_TEXT_MAX: usize = 128;
+
+/// Bytes (decoded) of the `text` of an `error` message: one sentence with its excerpt.
+pub const ERROR_TEXT_MAX: usize = 512;
+
+/// Bytes of a peer's garbage that an error sentence shows: enough to recognise what was sent
+/// (a TLS hello, an HTTP request), too few to fill a log.
+pub const EXCERPT_MAX: usize = 64;
+
+/// Connections open at once on one link, unless configured otherwise. The project's aim is a
+/// million users a node, and all of them may come over one link.
+pub const MAX_CONNECTIONS_DEFAULT: usize = 1_048_576;
+
+/// Ids remembered on a version 1 link after this side closed the connection and before the
+/// peer ended its half. Without a `close` message a late frame of such an id is told from a new
+/// connection only by this memory; 65,536 of them take about 4 MB at worst.
+pub const TOMBSTONES_MAX: usize = 65_536;

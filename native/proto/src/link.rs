@@ -1,0 +1,455 @@
+//! The receiving half of one link: bytes in, events out, for either side.
+//!
+//! ```text
+//!                     ┌───────┐
+//!        ┌────────────┤ Start ├─────────────┐
+//!        │ frame of   └───┬───┘   hello on  │
+//!        │ a client       │      connection 0
+//!        ▼                │                 ▼
+//!    ┌───────┐            │            ┌─────────┐
+//!    │  V1   │            │            │   V2    │
+//!    └───┬───┘            ▼            └────┬────┘
+//!        │            ┌────────┐            │
+//!        └───────────►│ Broken │◄───────────┘   at the first error, for good
+//!                     └────────┘
+//! ```
+//!
+//! Connections are not known here: whether an id is open, and whether its credit holds, is for
+//! the owner of the [`Table`](crate::table::Table) to say.
+
+use crate::conn::Conn;
+use crate::control::{CloseReason, Control, ErrorCode, Hello, Open};
+use crate::credit::{RecvWindow, SendCredit};
+use crate::error::{Excerpt, LinkError, Place};
+use crate::frame::{ConnectionId, Decoder, Piece};
+use crate::limits::{CONTROL_LINE_MAX, DEFAULT_MAX_CONTENT, DEFAULT_WINDOW};
+
+/// The highest version of the protocol that is spoken here.
+pub const VERSION: u32 = 2;
+
+/// Which side of the link this is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The ECM: it dials, and says hello first.
+    Edge,
+    /// ejabberd: it listens, and learns the version from the first frame.
+    Node,
+}
+
+/// What one side is and takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkConfig {
+    /// Which side this is.
+    pub role: Role,
+    /// This side's name, for people; at most [`NAME_MAX`](crate::limits::NAME_MAX) bytes.
+    pub name: String,
+    /// Random bytes in hex, fresh for each link.
+    pub nonce: String,
+    /// Bytes that this side takes per connection before the peer must wait.
+    pub window: u32,
+    /// Bytes, the largest content that this side takes in one frame; at least
+    /// [`MIN_MAX_CONTENT`](crate::limits::MIN_MAX_CONTENT) for version 2.
+    pub max_content: u32,
+    /// For a node: may a link be version 1?
+    pub allow_v1: bool,
+    /// For an edge: the version it speaks, 1 or 2.
+    pub version: u32,
+    /// For a node: this link's name.
+    pub link: Option<String>,
+}
+
+impl LinkConfig {
+    /// The protocol's defaults for a side of this role, name and nonce: version 2, and version 1
+    /// allowed.
+    pub fn new(role: Role, name: impl Into<String>, nonce: impl Into<String>) -> Self {
+        LinkConfig {
+            role,
+            name: name.into(),
+            nonce: nonce.into(),
+            window: DEFAULT_WINDOW,
+            max_content: DEFAULT_MAX_CONTENT,
+            allow_v1: true,
+            version: VERSION,
+            link: None,
+        }
+    }
+}
+
+/// What came over the link.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The version is known, always the first event. A node answers version 2 with its
+    /// [`Link::hello`].
+    Up {
+        /// 1 or 2.
+        version: u32,
+    },
+    /// Bytes of a client's connection, never none.
+    Content {
+        /// The connection.
+        id: ConnectionId,
+        /// The bytes, borrowed from the input.
+        bytes: &'a [u8],
+    },
+    /// The peer sends nothing more on a connection.
+    End {
+        /// The connection.
+        id: ConnectionId,
+    },
+    /// A client connected. Only to a node.
+    Open(Box<Open>),
+    /// Credit for a connection.
+    Window {
+        /// The connection.
+        id: ConnectionId,
+        /// Bytes, never 0.
+        bytes: u32,
+    },
+    /// The peer is done with a connection; deliver what came before.
+    Close {
+        /// The connection.
+        id: ConnectionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// The peer is done with a connection; deliver nothing more.
+    Reset {
+        /// The connection.
+        id: ConnectionId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// To be answered at once with a pong of the same word.
+    Ping {
+        /// The word.
+        word: String,
+    },
+    /// The answer to a ping.
+    Pong {
+        /// The ping's word.
+        word: String,
+    },
+    /// The peer has received that much.
+    Ack {
+        /// Bytes of frames after the handshake.
+        bytes: u64,
+    },
+    /// The peer wants no new connections.
+    Goaway {
+        /// Why.
+        reason: CloseReason,
+        /// Seconds after which it may be otherwise.
+        retry_after: Option<u32>,
+    },
+    /// The peer closes the link for this.
+    PeerError {
+        /// Why, for programs.
+        code: ErrorCode,
+        /// Why, for people. May hold any character: escape it in a log.
+        text: String,
+    },
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    /// Nothing is known of the peer.
+    Start,
+    /// Version 1 by configuration, of which the owner was not told yet.
+    Silent,
+    V1,
+    V2,
+    Broken(Box<LinkError>),
+}
+
+/// The receiving half of a link.
+#[derive(Clone, Debug)]
+pub struct Link {
+    phase: Phase,
+    version: Option<u32>,
+    decoder: Decoder,
+    /// A control message that was cut by a frame's or the input's end.
+    line: Vec<u8>,
+    peer: Option<Hello>,
+    /// The first frame was on connection 0, so the peer understands control messages.
+    control_seen: bool,
+    unknown_verbs: u64,
+    config: LinkConfig,
+}
+
+impl Link {
+    /// A link of which nothing has come yet.
+    pub fn new(config: LinkConfig) -> Self {
+        let v1 = config.role == Role::Edge && config.version == 1;
+        Link {
+            phase: if v1 { Phase::Silent } else { Phase::Start },
+            version: v1.then_some(1),
+            decoder: Decoder::new(config.max_content),
+            line: Vec::new(),
+            peer: None,
+            control_seen: config.role == Role::Edge && !v1,
+            unknown_verbs: 0,
+            config,
+        }
+    }
+
+    /// The hello that this side sends: an edge of version 2 as its first frame, a node in answer
+    /// to the edge's, when it got `Up { version: 2 }`.
+    pub fn hello(&self) -> Control {
+        Control::Hello(Hello {
+            version: VERSION,
+            name: self.config.name.clone(),
+            nonce: self.config.nonce.clone(),
+            window: self.config.window,
+            max_frame: self.config.max_content,
+            link: self.config.link.clone(),
+            resume: None,
+            received: None,
+            resumed: None,
+            proof: None,
+        })
+    }
+
+    /// The next event out of `input`, which is advanced past it; `None` says that the input is
+    /// used up. Nothing waits for a whole frame, only a control message for its newline.
+    ///
+    /// An edge of version 1 is `Up` before anything has come: call this once with no input.
+    ///
+    /// # Errors
+    /// The link must be closed; tell the peer where [`Link::hears_errors`]. Every later call
+    /// gives the same error.
+    #[inline]
+    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, LinkError> {
+        if !matches!(self.phase, Phase::V1 | Phase::V2) {
+            return self.start(input).map_err(|error| self.broken(error));
+        }
+        loop {
+            let before = *input;
+            match self.decoder.next(input) {
+                Ok(None) => return Ok(None),
+                Ok(Some(Piece::Content { id, bytes })) if !id.is_control() => {
+                    return Ok(Some(Event::Content { id, bytes }));
+                }
+                Ok(Some(Piece::End { id })) if !id.is_control() => {
+                    return Ok(Some(Event::End { id }));
+                }
+                Ok(Some(piece)) => match self.control(piece, before, input) {
+                    Ok(None) => {}
+                    Ok(event) => return Ok(event),
+                    Err(error) => return Err(self.broken(error)),
+                },
+                Err(error) => return Err(self.broken(error.into())),
+            }
+        }
+    }
+
+    /// The version of the link, once it is known.
+    pub fn version(&self) -> Option<u32> {
+        self.version
+    }
+
+    /// What the peer said of itself, on a version 2 link that is up.
+    pub fn peer(&self) -> Option<&Hello> {
+        self.peer.as_ref()
+    }
+
+    /// A connection as it begins on this link, with the credit that both hellos name; without
+    /// any limit in version 1.
+    pub fn new_conn(&self) -> Conn {
+        match &self.peer {
+            Some(peer) => Conn::new(
+                SendCredit::new(peer.window),
+                RecvWindow::new(self.config.window),
+            ),
+            None => Conn::new(SendCredit::unlimited(), RecvWindow::unlimited()),
+        }
+    }
+
+    /// Bytes, the largest content to send in one frame: the peer's `max_frame`, or in version 1,
+    /// where it cannot say, what this side takes itself.
+    pub fn max_content_to_send(&self) -> u32 {
+        let peer = self.peer.as_ref();
+        peer.map_or(self.config.max_content, |peer| peer.max_frame)
+    }
+
+    /// Would the peer understand an `error` message? Not in version 1, and not when what came
+    /// was no frame at all.
+    pub fn hears_errors(&self) -> bool {
+        self.control_seen
+    }
+
+    /// Control messages that were ignored because this side does not know their verb.
+    pub fn unknown_verbs(&self) -> u64 {
+        self.unknown_verbs
+    }
+
+    /// Would the stream be cut inside a frame or a control message if it ended here?
+    pub fn mid_frame(&self) -> bool {
+        self.decoder.mid_frame() || !self.line.is_empty()
+    }
+
+    /// The link's stream has ended.
+    ///
+    /// # Errors
+    /// It ended in the middle of something.
+    pub fn end_of_input(&self) -> Result<(), LinkError> {
+        let place = match (self.decoder.head_bytes(), self.decoder.current()) {
+            (0, Some((id, missing))) => Place::Frame { id, missing },
+            (0, None) if self.line.is_empty() => return Ok(()),
+            (0, None) => Place::Control,
+            (have, _) => Place::Head { have },
+        };
+        Err(LinkError::Truncated { place })
+    }
+
+    /// Keeps the error: a link that lost its place in the stream never finds it again.
+    #[cold]
+    fn broken(&mut self, error: LinkError) -> LinkError {
+        self.phase = Phase::Broken(Box::new(error.clone()));
+        error
+    }
+
+    /// As [`Link::next`], until the version is known.
+    #[cold]
+    fn start<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, LinkError> {
+        match &self.phase {
+            Phase::Broken(error) => return Err(LinkError::clone(error)),
+            Phase::Silent => return Ok(Some(self.up(1))),
+            Phase::Start | Phase::V1 | Phase::V2 => {}
+        }
+        loop {
+            let (before, decoder) = (*input, self.decoder.clone());
+            let piece = self.decoder.next(input)?;
+            let first = match piece {
+                Some(Piece::Content { id, .. } | Piece::End { id }) => Some(id),
+                None => self.decoder.current().map(|(id, _)| id),
+            };
+            if let Some(id) = first.filter(|id| !id.is_control()) {
+                self.check_v1(id)?;
+                // It is the owner's first event that says so; the frame comes again after it.
+                (*input, self.decoder) = (before, decoder);
+                return Ok(Some(self.up(1)));
+            }
+            self.control_seen |= first.is_some();
+            let Some(piece) = piece else {
+                return Ok(None);
+            };
+            if let Some(event) = self.control(piece, before, input)? {
+                return Ok(Some(event));
+            }
+        }
+    }
+
+    /// May the first client's frame, on connection `id`, make this a version 1 link?
+    fn check_v1(&self, id: ConnectionId) -> Result<(), LinkError> {
+        if self.config.role == Role::Edge || !self.line.is_empty() {
+            Err(LinkError::BeforeHello { id })
+        } else if !self.config.allow_v1 {
+            Err(LinkError::V1Refused { id })
+        } else {
+            Ok(())
+        }
+    }
+
+    fn up(&mut self, version: u32) -> Event<'static> {
+        self.phase = if version == 1 { Phase::V1 } else { Phase::V2 };
+        self.version = Some(version);
+        Event::Up { version }
+    }
+
+    /// Takes one control message, or a part of one, out of a `piece` of connection 0 and leaves
+    /// the rest of it for the next call. `before` is the input as it was before the piece.
+    #[cold]
+    fn control<'a>(
+        &mut self,
+        piece: Piece<'a>,
+        before: &'a [u8],
+        input: &mut &'a [u8],
+    ) -> Result<Option<Event<'a>>, LinkError> {
+        if self.version == Some(1) {
+            return Err(LinkError::ControlInV1);
+        }
+        let Piece::Content { bytes, .. } = piece else {
+            return Err(LinkError::ControlEnd);
+        };
+        let Some(end) = bytes.iter().position(|byte| *byte == b'\n') else {
+            self.keep(bytes)?;
+            return Ok(None);
+        };
+        let unused = bytes.len() - end - 1;
+        *input = &before[before.len() - input.len() - unused..];
+        self.decoder.give_back(unused);
+        if self.line.is_empty() && end < CONTROL_LINE_MAX {
+            return self.message(&bytes[..end]);
+        }
+        self.keep(&bytes[..end])?;
+        let line = std::mem::take(&mut self.line);
+        self.message(&line)
+    }
+
+    /// Keeps the beginning of a control message.
+    fn keep(&mut self, part: &[u8]) -> Result<(), LinkError> {
+        // A line of the full length has its newline still to come.
+        let room = CONTROL_LINE_MAX - 1 - self.line.len();
+        self.line.extend_from_slice(&part[..part.len().min(room)]);
+        if part.len() > room {
+            let line = Excerpt::new(&self.line);
+            return Err(LinkError::LineTooLong { line });
+        }
+        Ok(())
+    }
+
+    /// What a control message means here and now; `None` where nobody has to know.
+    fn message(&mut self, line: &[u8]) -> Result<Option<Event<'static>>, LinkError> {
+        let excerpt = || Excerpt::new(line);
+        let message = Control::parse(line).map_err(|error| LinkError::Control {
+            error,
+            line: excerpt(),
+        })?;
+        let hello_due = self.version.is_none();
+        Ok(Some(match message {
+            Some(Control::Hello(hello)) if hello_due => self.greeted(hello)?,
+            _ if hello_due => return Err(LinkError::NotHello { line: excerpt() }),
+            None => {
+                self.unknown_verbs += 1;
+                return Ok(None);
+            }
+            Some(Control::Hello(_)) => return Err(LinkError::SecondHello),
+            Some(Control::Open(open)) => match self.config.role {
+                Role::Node => Event::Open(Box::new(open)),
+                Role::Edge => return Err(LinkError::WrongSide { verb: "open" }),
+            },
+            Some(Control::Auth { .. }) => match self.config.role {
+                // Nobody asked for it: a node without a secret takes everyone.
+                Role::Node => return Ok(None),
+                Role::Edge => return Err(LinkError::WrongSide { verb: "auth" }),
+            },
+            Some(Control::Window { id, bytes }) => Event::Window { id, bytes },
+            Some(Control::Close { id, reason }) => Event::Close { id, reason },
+            Some(Control::Reset { id, reason }) => Event::Reset { id, reason },
+            Some(Control::Ping { word }) => Event::Ping { word },
+            Some(Control::Pong { word }) => Event::Pong { word },
+            Some(Control::Ack { bytes }) => Event::Ack { bytes },
+            Some(Control::Goaway {
+                reason,
+                retry_after,
+            }) => Event::Goaway {
+                reason,
+                retry_after,
+            },
+            Some(Control::Error { code, text }) => Event::PeerError { code, text },
+        }))
+    }
+
+    /// The peer's hello: an edge may offer more than we speak, a node answers with no more.
+    fn greeted(&mut self, hello: Hello) -> Result<Event<'static>, LinkError> {
+        let version = hello.version;
+        if version < VERSION || (self.config.role == Role::Edge && version > VERSION) {
+            return Err(LinkError::Version { version });
+        }
+        if self.config.role == Role::Edge && hello.link.is_none() {
+            return Err(LinkError::NoLinkName);
+        }
+        self.peer = Some(hello);
+        Ok(self.up(VERSION))
+    }
+}
