@@ -5,6 +5,7 @@
 //! [`control::Control::put`]. Which connections are open, in what state and with what credit,
 //! is kept in a [`table::Table`] of [`conn::Conn`]s, by whoever owns the link.
 
+pub mod buffer;
 pub mod conn;
 pub mod control;
 pub mod credit;
@@ -12,8 +13,10 @@ pub mod error;
 mod facts;
 mod fields;
 pub mod frame;
+pub mod http1;
 pub mod limits;
 pub mod link;
+pub mod packet;
 mod reason;
 pub mod table;
 

@@ -51,3 +51,41 @@ pub const MAX_CONNECTIONS_DEFAULT: usize = 1_048_576;
 /// peer ended its half. Without a `close` message a late frame of such an id is told from a new
 /// connection only by this memory; 65,536 of them take about 4 MB at worst.
 pub const TOMBSTONES_MAX: usize = 65_536;
+
+// HTTP and packets: what one client may make its connection hold.
+
+/// Bytes of a request's head, request line and empty line included. Nginx and Apache allow about
+/// as much by default (4 x 8 KiB, 8 KiB a line); a browser with full cookies sends under 8 KiB.
+pub const HTTP_HEAD_MAX: usize = 16 * 1024;
+
+/// Bytes of a request target. RFC 9112, section 3, asks for 8,000 at least.
+pub const HTTP_TARGET_MAX: usize = 8 * 1024;
+
+/// Bytes of a request line: the longest target, and room for a method, the version and CRLF.
+pub const HTTP_REQUEST_LINE_MAX: usize = HTTP_TARGET_MAX + 64;
+
+/// Headers in a head: the default of Apache and hyper. Browsers send 10 to 30.
+pub const HTTP_FIELDS_MAX: usize = 100;
+
+/// Bytes of a wrong line that are told in `{http_error, Line}`: as a string in Erlang each byte
+/// takes 16.
+pub const HTTP_ERROR_LINE_MAX: usize = 1024;
+
+/// Bytes of the line before a chunk, its size and extensions. Nobody sends extensions.
+pub const HTTP_CHUNK_LINE_MAX: usize = 1024;
+
+/// Bytes of all chunk extensions of one body, so that a body of one-byte chunks cannot carry a
+/// thousand times its size in them (CVE-2023-39326).
+pub const HTTP_CHUNK_EXTENSIONS_MAX: usize = 4096;
+
+/// Bytes of the trailers behind a chunked body.
+pub const HTTP_TRAILERS_MAX: usize = 8 * 1024;
+
+/// Bytes of a `{packet, 1 | 2 | 4 | line}` packet when its owner set no `packet_size`. `gen_tcp`
+/// would wait for 2 GiB on the word of four bytes from the network; no XMPP or MQTT server takes
+/// messages of this size.
+pub const PACKET_MAX: usize = 64 * 1024 * 1024;
+
+/// Bytes that a buffer may pin beside twice its content. Below this, giving memory back would
+/// cost more copying than it saves: most stanzas and HTTP heads are smaller.
+pub const BUFFER_SLACK: usize = 1024;
