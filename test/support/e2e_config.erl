@@ -32,16 +32,22 @@ yaml(Options) ->
      "access_rules: {configure: {allow: admin}}\n"
      "listen:\n", listen(Options),
      "modules:\n"
+     "  mod_blocking: {}\n" % Converse.js opens no chat without it
      "  mod_bosh: {}\n"
+     "  mod_carboncopy: {}\n"
      "  mod_conversejs:\n"
      "    conversejs_resources: \"", converse(), "\"\n"
+     %% mod_conversejs itself does not serve Converse's emoji.json and sounds.
+     "    conversejs_options: {assets_path: /files/node_modules/converse.js/dist/}\n"
      "    websocket_url: \"ws://@HOST@:", port(http, Options), "/ws\"\n"
      "    bosh_service_url: \"http://@HOST@:", port(http, Options), "/bosh\"\n"
      "  mod_disco: {}\n"
-     "  mod_http_fileserver: {docroot: \"", e2e_paths:clients(), "\"}\n"
+     "  mod_http_fileserver: {docroot: \"", e2e_paths:installed(), "\"}\n"
      "  mod_mqtt: {}\n"
      "  mod_ping: {}\n"
-     "  mod_roster: {}\n"].
+     "  mod_privacy: {}\n"
+     "  mod_roster: {}\n"
+     "  mod_vcard: {}\n"].
 
 listen(#{listen := Listen}) ->
     Listen;

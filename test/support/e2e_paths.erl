@@ -1,7 +1,7 @@
 %% Where the things that the end-to-end suites start are found in a checkout.
 -module(e2e_paths).
 
--export([root/0, ejabberd/1, clients/0, node_modules/0, python/0, app_ebin/0]).
+-export([root/0, ejabberd/1, installed/0, clients/0, node_modules/0, python/0, app_ebin/0]).
 
 %% The top of the checkout: rebar3 runs the suites from copies below _build, so
 %% the way there is up from this module's own beam.
@@ -13,15 +13,19 @@ root() ->
 -spec ejabberd(Version :: string()) -> file:filename().
 ejabberd(Version) -> filename:join([root(), "_build", "ejabberd", Version]).
 
--spec clients() -> file:filename().
-clients() -> filename:join([root(), "test", "clients"]).
-
 %% What `scripts/clients` has installed.
+-spec installed() -> file:filename().
+installed() -> filename:join([root(), "_build", "clients"]).
+
+%% The clients' scripts, seen from a folder where node finds their packages.
+-spec clients() -> file:filename().
+clients() -> filename:join(installed(), "scripts").
+
 -spec node_modules() -> file:filename().
-node_modules() -> filename:join([root(), "_build", "clients", "node_modules"]).
+node_modules() -> filename:join(installed(), "node_modules").
 
 -spec python() -> file:filename().
-python() -> filename:join([root(), "_build", "clients", "venv", "bin", "python"]).
+python() -> filename:join([installed(), "venv", "bin", "python"]).
 
 -spec app_ebin() -> file:filename().
 app_ebin() -> filename:join(code:lib_dir(megaphone), "ebin").
