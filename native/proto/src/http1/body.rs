@@ -217,3 +217,191 @@ fn check_extension(extension: &[u8]) -> Result<(), BodyError> {
         _ => Err(BodyError::ChunkExtension),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const CHUNKED: BodyFraming = BodyFraming::Chunked;
+
+    /// The body, and how many bytes were left behind it; `None` when it is not all there.
+    type Decoded = Result<(Vec<u8>, Option<usize>), BodyError>;
+
+    fn whole(framing: BodyFraming, mut bytes: &[u8]) -> Decoded {
+        let (mut decoder, mut body) = (BodyDecoder::new(framing), Vec::new());
+        while let Some(piece) = decoder.next(&mut bytes)? {
+            match piece {
+                BodyPiece::Data(data) => body.extend_from_slice(data),
+                BodyPiece::End => return Ok((body, Some(bytes.len()))),
+            }
+        }
+        Ok((body, None))
+    }
+
+    fn byte_by_byte(framing: BodyFraming, bytes: &[u8]) -> Decoded {
+        let (mut decoder, mut body, mut held) = (BodyDecoder::new(framing), Vec::new(), Vec::new());
+        for (at, &byte) in bytes.iter().enumerate() {
+            held.push(byte);
+            let mut input = held.as_slice();
+            while let Some(piece) = decoder.next(&mut input)? {
+                match piece {
+                    BodyPiece::Data(data) => body.extend_from_slice(data),
+                    BodyPiece::End => return Ok((body, Some(bytes.len() - at - 1 + input.len()))),
+                }
+            }
+            held = input.to_vec();
+            assert!(held.len() <= HTTP_TRAILERS_MAX, "waits for ever");
+        }
+        Ok((body, None))
+    }
+
+    fn agreed(framing: BodyFraming, bytes: &[u8]) -> Decoded {
+        let decoded = whole(framing, bytes);
+        assert_eq!(
+            byte_by_byte(framing, bytes),
+            decoded,
+            "{}",
+            bytes.escape_ascii()
+        );
+        decoded
+    }
+
+    fn why(bytes: &str) -> Option<BodyError> {
+        agreed(CHUNKED, bytes.as_bytes()).err()
+    }
+
+    #[test]
+    fn of_known_length() {
+        assert_eq!(whole(BodyFraming::None, b"GET"), Ok((vec![], Some(3))));
+        assert_eq!(whole(BodyFraming::Length(0), b""), Ok((vec![], Some(0))));
+        assert_eq!(
+            agreed(BodyFraming::Length(3), b"abcGET"),
+            Ok((b"abc".to_vec(), Some(3)))
+        );
+        assert_eq!(
+            agreed(BodyFraming::Length(3), b"ab"),
+            Ok((b"ab".to_vec(), None))
+        );
+        let mut decoder = BodyDecoder::new(BodyFraming::Length(u64::MAX >> 1));
+        assert_eq!(
+            decoder.next(&mut &b"ab"[..]),
+            Ok(Some(BodyPiece::Data(b"ab")))
+        );
+        assert_eq!(decoder.remaining(), (u64::MAX >> 1) - 2);
+    }
+
+    #[test]
+    fn in_chunks() {
+        let body =
+            b"5\r\nhello\r\n00a;x=\"y\";z\r\n, world\r\n!\r\n0\r\nTrailer: a\r\nb: \r\n\r\nGET";
+        assert_eq!(
+            agreed(CHUNKED, body),
+            Ok((b"hello, world\r\n!".to_vec(), Some(3)))
+        );
+        assert_eq!(agreed(CHUNKED, b"0\r\n\r\n"), Ok((vec![], Some(0))));
+        for end in 0..body.len() - 3 {
+            let (part, left) = whole(CHUNKED, &body[..end]).unwrap();
+            assert!(b"hello, world\r\n!".starts_with(&part));
+            assert_eq!(left, None);
+        }
+    }
+
+    #[test]
+    fn nothing_after_the_end() {
+        let mut decoder = BodyDecoder::new(BodyFraming::None);
+        assert_eq!(decoder.next(&mut &b"x"[..]), Ok(Some(BodyPiece::End)));
+        assert_eq!(decoder.next(&mut &b"x"[..]), Ok(None));
+    }
+
+    #[test]
+    fn wrong_chunks() {
+        use BodyError::*;
+        for (bytes, error) in [
+            ("\r\n", ChunkSize),
+            ("+5\r\nhello", ChunkSize),
+            ("-5\r\nhello", ChunkSize),
+            ("0x5\r\nhello", ChunkExtension),
+            (" 5\r\nhello", ChunkSize),
+            ("5 \r\nhello", ChunkExtension),
+            ("5\t;a\r\nhello", ChunkExtension),
+            ("g\r\n", ChunkSize),
+            ("8000000000000000\r\n", ChunkSize),
+            ("00000000000000005\r\n", ChunkSize),
+            ("5;a\rb\r\nhello", ChunkExtension),
+            ("5;a\0b\r\nhello", ChunkExtension),
+            ("5\nhello", BareLf),
+            ("5;a\nhello", BareLf),
+            ("5\r\nhelloX\r\n", ChunkEnd),
+            ("5\r\nhello\n", ChunkEnd),
+            ("5\r\nhello\rX", ChunkEnd),
+            ("0\r\n\n", BareLf),
+            ("0\r\na\r\n\r\n", Trailer),
+            ("0\r\n a: b\r\n\r\n", Trailer),
+            ("0\r\na : b\r\n\r\n", Trailer),
+            ("0\r\na: \0\r\n\r\n", Trailer),
+        ] {
+            assert_eq!(why(bytes), Some(error), "{bytes:?}");
+        }
+        assert_eq!(why("7fffffffffffffff\r\nx"), None);
+    }
+
+    #[test]
+    fn an_error_stays() {
+        let mut decoder = BodyDecoder::new(CHUNKED);
+        assert_eq!(decoder.next(&mut &b"g\r\n"[..]), Err(BodyError::ChunkSize));
+        assert_eq!(
+            decoder.next(&mut &b"0\r\n\r\n"[..]),
+            Err(BodyError::ChunkSize)
+        );
+    }
+
+    #[test]
+    fn limits() {
+        use BodyError::*;
+        let size_line = |length: usize| format!("1;{}\r\n", "a".repeat(length - 4));
+        assert_eq!(why(&size_line(HTTP_CHUNK_LINE_MAX)), None);
+        assert_eq!(
+            why(&size_line(HTTP_CHUNK_LINE_MAX + 1)),
+            Some(ExtensionsTooLong)
+        );
+        assert_eq!(
+            why(&"1".repeat(HTTP_CHUNK_LINE_MAX + 1)),
+            Some(ExtensionsTooLong)
+        );
+        let chunks = |count: usize| "1;234567\r\nx\r\n".repeat(count);
+        assert_eq!(why(&chunks(HTTP_CHUNK_EXTENSIONS_MAX / 7)), None);
+        assert_eq!(
+            why(&chunks(HTTP_CHUNK_EXTENSIONS_MAX / 7 + 1)),
+            Some(ExtensionsTooLong)
+        );
+        let trailers = |length: usize| format!("0\r\na: {}\r\n\r\n", "b".repeat(length - 7));
+        assert_eq!(why(&trailers(HTTP_TRAILERS_MAX)), None);
+        assert_eq!(why(&trailers(HTTP_TRAILERS_MAX + 1)), Some(TrailersTooLong));
+        assert_eq!(
+            why(&format!("0\r\n{}", "a: b\r\n".repeat(HTTP_TRAILERS_MAX))),
+            Some(TrailersTooLong)
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn any_body_in_any_chunks(chunks in prop::collection::vec(prop::collection::vec(any::<u8>(), 1..50), 0..8)) {
+            let mut bytes: Vec<u8> = Vec::new();
+            for chunk in &chunks {
+                bytes.extend(format!("{:x}\r\n", chunk.len()).as_bytes());
+                bytes.extend(chunk);
+                bytes.extend(b"\r\n");
+            }
+            bytes.extend(b"0\r\n\r\nrest");
+            prop_assert_eq!(agreed(CHUNKED, &bytes), Ok((chunks.concat(), Some(4))));
+        }
+
+        #[test]
+        fn any_bytes_decode_the_same_in_every_way(
+            bytes in "([0-9a-f]{1,2}|\r\n|\r|\n|;|[ -~]|a: b\r\n|0\r\n\r\n){0,20}",
+        ) {
+            agreed(CHUNKED, bytes.as_bytes()).ok();
+        }
+    }
+}

@@ -11,6 +11,8 @@ mod line;
 mod name;
 mod reader;
 mod request;
+#[cfg(test)]
+mod tests;
 
 pub use body::{BodyDecoder, BodyError, BodyPiece};
 pub use framing::BodyFraming;

@@ -219,6 +219,10 @@ pub(super) struct Request<'b> {
 
 /// Parses `line`, the first of `bytes`, and tells how much behind it is good too.
 fn parse_request<'b>(bytes: &'b [u8], line: &'b [u8]) -> Result<Request<'b>, HttpError> {
+    if line[0] == b'\r' {
+        // An empty line too many, which httparse would skip.
+        return Err(HttpError::Method);
+    }
     let mut headers = [const { MaybeUninit::uninit() }; HTTP_FIELDS_MAX];
     let mut parsed = httparse::Request::new(&mut []);
     let window = &bytes[..bytes.len().min(HTTP_HEAD_MAX)];
