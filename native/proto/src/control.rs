@@ -15,9 +15,6 @@ use crate::frame::{ConnectionId, put_frame};
 use crate::limits::{CONTROL_LINE_MAX, ERROR_TEXT_MAX, HEAD_LEN, MAX_WINDOW, SECRET_TEXT_MAX};
 pub use crate::reason::{CloseReason, ErrorCode, UnknownWord};
 
-/// Bytes of a ping's word as sent by us; a peer's may be as long as its line.
-const PING_WORD_MAX: usize = CONTROL_LINE_MAX / 4;
-
 /// One control message. Displays as its line, without the newline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Control {
@@ -137,8 +134,8 @@ impl Control {
 
     /// Writes the message as one whole frame, head and newline included.
     ///
-    /// Names and texts over their limits (see [`crate::limits`]) are cut, so that the frame
-    /// always fits what a peer must take.
+    /// Names and texts over their limits (see [`crate::limits`]) are cut, and what no word can
+    /// hold becomes `_`, so that the line is always one that a peer must take.
     pub fn put(&self, out: &mut impl BufMut) {
         let line = format!("{self}\n");
         debug_assert!(line.len() <= CONTROL_LINE_MAX);
@@ -167,11 +164,11 @@ impl fmt::Display for Control {
             Control::Reset { id, reason } => write!(f, "reset {id} reason={reason}"),
             Control::Ping { word } => {
                 f.write_str("ping")?;
-                put_word(f, word, PING_WORD_MAX)
+                put_word(f, word)
             }
             Control::Pong { word } => {
                 f.write_str("pong")?;
-                put_word(f, word, CONTROL_LINE_MAX)
+                put_word(f, word)
             }
             Control::Ack { bytes } => write!(f, "ack {bytes}"),
             Control::Goaway {

@@ -163,9 +163,13 @@ impl fmt::Display for TlsFacts {
     }
 }
 
-/// The hex digits at `key`, as written.
+/// The hex digits at `key`, as written, two a byte.
 pub(crate) fn hex(fields: &Fields<'_>, key: &'static str) -> Result<Option<String>, ControlError> {
-    fields.optional_secret(key, u8::is_ascii_hexdigit, SECRET_TEXT_MAX)
+    let digits = fields.optional_secret(key, u8::is_ascii_hexdigit, SECRET_TEXT_MAX)?;
+    match digits {
+        Some(digits) if digits.len() % 2 == 1 => Err(fields.bad(key, "an odd number of digits")),
+        digits => Ok(digits),
+    }
 }
 
 fn base64(fields: &Fields<'_>, key: &'static str) -> Result<Option<String>, ControlError> {

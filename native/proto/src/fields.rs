@@ -1,17 +1,18 @@
 //! The words of one control message, and the values that stand in them.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::str::FromStr;
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 use thiserror::Error;
 
 use crate::frame::ConnectionId;
+use crate::limits::{CONTROL_LINE_MAX, NAME_MAX};
 
-/// What cannot stand in a bare word. Everything beyond ASCII is encoded besides.
-const WORD: &AsciiSet = &CONTROLS.add(b' ');
-/// What cannot stand in a value, which is decoded again.
-const VALUE: &AsciiSet = &WORD.add(b'%');
+/// What is percent-encoded in a value, besides everything beyond ASCII.
+const VALUE: &AsciiSet = &CONTROLS.add(b' ').add(b'%');
+/// Bytes of the longest word that fits into a line of its own.
+const WORD_MAX: usize = CONTROL_LINE_MAX - "ping \n".len();
 
 /// One control message: its verb, then words or `key=value`.
 #[derive(Clone, Copy)]
@@ -160,7 +161,7 @@ impl<'a> Fields<'a> {
 
     /// The decoded value at `key` as one of a closed list, or whatever else reads from text.
     pub(crate) fn required_token<T: FromStr>(&self, key: &'static str) -> Result<T, ControlError> {
-        let value = self.decode(key, self.required(key)?, crate::limits::NAME_MAX)?;
+        let value = self.decode(key, self.required(key)?, NAME_MAX)?;
         value.parse().map_err(|_| self.bad(key, "not understood"))
     }
 
@@ -236,12 +237,14 @@ pub(crate) fn put_number(
 }
 
 /// Writes one bare word. It is not decoded by the reader, so that a `pong` gives back exactly
-/// what the `ping` had.
-pub(crate) fn put_word(f: &mut fmt::Formatter<'_>, word: &str, max: usize) -> fmt::Result {
-    match cut(word, max) {
-        "" => f.write_str(" -"),
-        word => write!(f, " {}", utf8_percent_encode(word, WORD)),
+/// what the `ping` had; what no word can hold becomes `_`.
+pub(crate) fn put_word(f: &mut fmt::Formatter<'_>, word: &str) -> fmt::Result {
+    let word = if word.is_empty() { "_" } else { word };
+    f.write_str(" ")?;
+    for char in cut(word, WORD_MAX).chars() {
+        f.write_char(if char.is_ascii_graphic() { char } else { '_' })?;
     }
+    Ok(())
 }
 
 fn cut(text: &str, max: usize) -> &str {

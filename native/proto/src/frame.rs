@@ -63,32 +63,69 @@ impl Head {
     /// the limit, an id over 2⁶⁴−1. The link cannot be used any further.
     #[inline]
     pub fn parse(bytes: &[u8; HEAD_LEN], max_content: u32) -> Result<Head, FrameError> {
-        match Self::parse_valid(bytes) {
+        match Self::parse_common(bytes) {
             Some(head) if head.content <= max_content => Ok(head),
-            _ => Err(FrameError::find(bytes, max_content)),
+            _ => Self::parse_any(bytes, max_content),
         }
     }
 
-    /// The fast half of [`Head::parse`]: any doubt is `None`, and then worth a slow look.
+    /// Reads the heads that there are many of. `None` says nothing, only that a closer look is
+    /// needed: the head may be wrong, or one of the rare ones whose length has more than eight
+    /// digits or whose id begins with 1844.
     #[inline]
-    fn parse_valid(bytes: &[u8; HEAD_LEN]) -> Option<Head> {
-        if bytes[10] != b'|' || bytes[31] != b'|' {
+    fn parse_common(bytes: &[u8; HEAD_LEN]) -> Option<Head> {
+        let length = Digits::eight(bytes, 2);
+        let (id_high, id_mid, id_low) = (
+            Digits::four(bytes, 11),
+            Digits::eight(bytes, 15),
+            Digits::eight(bytes, 23),
+        );
+        let wrong = length.wrong() | id_high.wrong() | id_mid.wrong() | id_low.wrong();
+        let rest = [bytes[0], bytes[1], bytes[10], bytes[31]];
+        if wrong != 0 || rest != *b"00||" || id_high.number() >= 1844 {
             return None;
         }
-        let (length_high, length_low) = (digits2(bytes, 0)?, digits8(bytes, 2)?);
-        let (id_high, id_mid, id_low) = (
-            digits4(bytes, 11)?,
-            digits8(bytes, 15)?,
-            digits8(bytes, 23)?,
-        );
-        let length = length_high * 100_000_000 + length_low;
-        let content = u32::try_from(length.checked_sub(HEAD_LEN as u64)?).ok()?;
-        let id = id_high
-            .checked_mul(10_000_000_000_000_000)?
-            .checked_add(id_mid * 100_000_000 + id_low)?;
+        let content = length.number().checked_sub(HEAD_LEN as u64)? as u32;
+        let id = id_high.number() * 10_000_000_000_000_000
+            + id_mid.number() * 100_000_000
+            + id_low.number();
         Some(Head {
             id: ConnectionId(id),
             content,
+        })
+    }
+
+    /// Reads any head, one byte and one rule at a time.
+    #[cold]
+    fn parse_any(bytes: &[u8; HEAD_LEN], max_content: u32) -> Result<Head, FrameError> {
+        let wrong = |problem| FrameError {
+            problem,
+            head: *bytes,
+        };
+        for (at, byte) in bytes.iter().enumerate() {
+            match at {
+                10 | 31 if *byte != b'|' => return Err(wrong(FrameProblem::BadSeparator { at })),
+                10 | 31 => {}
+                _ if !byte.is_ascii_digit() => return Err(wrong(FrameProblem::BadDigit { at })),
+                _ => {}
+            }
+        }
+        let number = |field: &[u8]| {
+            let mut digits = field.iter().map(|digit| u64::from(digit - b'0'));
+            digits.try_fold(0u64, |sum, digit| sum.checked_mul(10)?.checked_add(digit))
+        };
+        let length = number(&bytes[..10]).unwrap_or(u64::MAX);
+        let max = u64::from(max_content) + HEAD_LEN as u64;
+        if length < HEAD_LEN as u64 {
+            return Err(wrong(FrameProblem::TooShort { length }));
+        }
+        if length > max {
+            return Err(wrong(FrameProblem::TooLong { length, max }));
+        }
+        let id = number(&bytes[11..31]).ok_or(wrong(FrameProblem::IdTooLarge))?;
+        Ok(Head {
+            id: ConnectionId(id),
+            content: (length - HEAD_LEN as u64) as u32,
         })
     }
 
@@ -169,28 +206,36 @@ impl Decoder {
     /// # Errors
     /// A head broke a rule. The stream cannot be understood any further: every later call gives
     /// the same error.
-    #[inline]
+    #[inline(always)]
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, FrameError> {
+        // The common frame is all there, and leaves no trace here.
+        if !self.mid_frame()
+            && let Some((head, rest)) = input.split_first_chunk()
+            && let Some(Head { id, content }) = Head::parse_common(head)
+            && content <= self.max_content
+            && let Some((bytes, rest)) = rest.split_at_checked(content as usize)
+        {
+            *input = rest;
+            return Ok(Some(if content == 0 {
+                Piece::End { id }
+            } else {
+                Piece::Content { id, bytes }
+            }));
+        }
+        self.next_part(input)
+    }
+
+    /// As [`Decoder::next`], for what the input has only a part of, and what is wrong.
+    #[inline(never)]
+    fn next_part<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Piece<'a>>, FrameError> {
         if self.left == 0 {
-            let head = match input.split_first_chunk::<HEAD_LEN>() {
-                Some((head, rest)) if self.have == 0 => {
-                    let parsed = Head::parse(head, self.max_content);
-                    if parsed.is_err() {
-                        return Err(self.fail(head));
-                    }
-                    *input = rest;
-                    parsed?
-                }
-                _ => match self.gather(input)? {
-                    Some(head) => head,
-                    None => return Ok(None),
-                },
+            let Some(head) = self.gather(input)? else {
+                return Ok(None);
             };
             if head.content == 0 {
                 return Ok(Some(Piece::End { id: head.id }));
             }
-            self.id = head.id;
-            self.left = head.content;
+            (self.id, self.left) = (head.id, head.content);
         }
         if input.is_empty() {
             return Ok(None);
@@ -203,6 +248,7 @@ impl Decoder {
     }
 
     /// Would the stream be cut inside a head or a frame if it ended here?
+    #[inline]
     pub fn mid_frame(&self) -> bool {
         self.have > 0 || self.left > 0
     }
@@ -223,7 +269,6 @@ impl Decoder {
     }
 
     /// Collects a head that is cut by the input's end, or was by the last one's.
-    #[cold]
     fn gather(&mut self, input: &mut &[u8]) -> Result<Option<Head>, FrameError> {
         let n = input.len().min(HEAD_LEN - self.have);
         let (bytes, rest) = input.split_at(n);
@@ -237,13 +282,6 @@ impl Decoder {
         let head = Head::parse(&self.head, self.max_content)?;
         self.have = 0;
         Ok(Some(head))
-    }
-
-    #[cold]
-    fn fail(&mut self, head: &[u8; HEAD_LEN]) -> FrameError {
-        self.head = *head;
-        self.have = HEAD_LEN;
-        FrameError::find(head, self.max_content)
     }
 }
 
@@ -291,89 +329,46 @@ pub enum FrameProblem {
     IdTooLarge,
 }
 
-impl FrameError {
-    /// Why `head` was refused: the same rules as [`Head::parse`], slowly and one at a time.
-    #[cold]
-    #[inline(never)]
-    fn find(head: &[u8; HEAD_LEN], max_content: u32) -> FrameError {
-        FrameError {
-            problem: FrameProblem::find(head, u64::from(max_content) + HEAD_LEN as u64),
-            head: *head,
-        }
-    }
-}
-
-impl FrameProblem {
-    fn find(head: &[u8; HEAD_LEN], max: u64) -> FrameProblem {
-        for (at, byte) in head.iter().enumerate() {
-            match at {
-                10 | 31 if *byte != b'|' => return FrameProblem::BadSeparator { at },
-                10 | 31 => {}
-                _ if !byte.is_ascii_digit() => return FrameProblem::BadDigit { at },
-                _ => {}
-            }
-        }
-        let number = |field: &[u8]| {
-            field
-                .iter()
-                .fold(0u64, |n, digit| n * 10 + u64::from(digit - b'0'))
-        };
-        let length = number(&head[..10]);
-        if length < HEAD_LEN as u64 {
-            FrameProblem::TooShort { length }
-        } else if length > max {
-            FrameProblem::TooLong { length, max }
-        } else {
-            FrameProblem::IdTooLarge
-        }
-    }
-}
-
 const ZEROS: u64 = 0x3030_3030_3030_3030;
 
-/// The number that eight ASCII digits from `at` stand for; `None` when one is no digit.
-#[inline]
-fn digits8(bytes: &[u8; HEAD_LEN], at: usize) -> Option<u64> {
-    let mut word = [0; 8];
-    word.copy_from_slice(&bytes[at..at + 8]);
-    number8(u64::from_le_bytes(word))
-}
+/// Eight ASCII digits in one word, the first in the lowest byte, as differences from `0`.
+#[derive(Clone, Copy)]
+struct Digits(u64);
 
-/// As [`digits8`] for four digits.
-#[inline]
-fn digits4(bytes: &[u8; HEAD_LEN], at: usize) -> Option<u64> {
-    let mut word = [b'0'; 8];
-    word[4..].copy_from_slice(&bytes[at..at + 4]);
-    number8(u64::from_le_bytes(word))
-}
-
-/// As [`digits8`] for two digits.
-#[inline]
-fn digits2(bytes: &[u8; HEAD_LEN], at: usize) -> Option<u64> {
-    let (tens, ones) = (
-        bytes[at].wrapping_sub(b'0'),
-        bytes[at + 1].wrapping_sub(b'0'),
-    );
-    (tens < 10 && ones < 10).then_some(u64::from(tens) * 10 + u64::from(ones))
-}
-
-/// Eight digits at once, the first in the lowest byte: a digit is `0x30..=0x39`, so its high
-/// half is 3, and still 3 after adding 6. Then pairs, fours and all eight are put together by
-/// one multiplication each.
-#[inline]
-fn number8(word: u64) -> Option<u64> {
-    const HIGH: u64 = 0xf0f0_f0f0_f0f0_f0f0;
-    const SIX: u64 = 0x0606_0606_0606_0606;
-    if word & HIGH != ZEROS || word.wrapping_add(SIX) & HIGH != ZEROS {
-        return None;
+impl Digits {
+    #[inline]
+    fn eight(bytes: &[u8; HEAD_LEN], at: usize) -> Digits {
+        let mut word = [0; 8];
+        word.copy_from_slice(&bytes[at..at + 8]);
+        Digits(u64::from_le_bytes(word) ^ ZEROS)
     }
-    let ones = word - ZEROS;
-    let pairs = (ones * 10 + (ones >> 8)) & 0x00ff_00ff_00ff_00ff;
-    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
-    Some((fours * 10_000 + (fours >> 32)) & 0xffff_ffff)
+
+    /// Four digits, behind four zeros.
+    #[inline]
+    fn four(bytes: &[u8; HEAD_LEN], at: usize) -> Digits {
+        let mut word = [b'0'; 8];
+        word[4..].copy_from_slice(&bytes[at..at + 4]);
+        Digits(u64::from_le_bytes(word) ^ ZEROS)
+    }
+
+    /// Not 0 when a byte is no digit: then it has its high bit set, or gets it by adding what
+    /// takes 10 there and not 9.
+    #[inline]
+    fn wrong(self) -> u64 {
+        (self.0 | self.0.wrapping_add(0x7676_7676_7676_7676)) & 0x8080_8080_8080_8080
+    }
+
+    /// The number they stand for, when none is wrong: neighbours are joined to lanes of two,
+    /// four and eight digits, by one multiplication each.
+    #[inline]
+    fn number(self) -> u64 {
+        let pairs = (self.0.wrapping_mul((10 << 8) + 1) >> 8) & 0x00ff_00ff_00ff_00ff;
+        let fours = (pairs.wrapping_mul((100 << 16) + 1) >> 16) & 0x0000_ffff_0000_ffff;
+        fours.wrapping_mul((10_000 << 32) + 1) >> 32
+    }
 }
 
-/// The inverse of [`number8`]: eight zero-padded digits of a number below 10⁸.
+/// The inverse of [`Digits::number`]: eight zero-padded digits of a number below 10⁸.
 #[inline]
 fn put_digits8(number: u64) -> [u8; 8] {
     debug_assert!(number < 100_000_000);
@@ -390,15 +385,20 @@ fn put_digits8(number: u64) -> [u8; 8] {
 mod tests {
     use super::*;
 
+    fn digits(text: &[u8; 8]) -> Digits {
+        let mut bytes = [b'x'; HEAD_LEN];
+        bytes[..8].copy_from_slice(text);
+        Digits::eight(&bytes, 0)
+    }
+
     #[test]
     fn eight_digits_there_and_back() {
-        // Every lane sees each of its values: all four-digit halves, high and low.
+        // Each half takes each of its values, alone and with the other.
         for half in 0..10_000 {
             for number in [half, half * 10_000, half * 10_001] {
-                let text = format!("{number:08}");
-                assert_eq!(put_digits8(number), text.as_bytes());
-                let word = u64::from_le_bytes(put_digits8(number));
-                assert_eq!(number8(word), Some(number));
+                let text = put_digits8(number);
+                assert_eq!(text, format!("{number:08}").as_bytes());
+                assert_eq!(digits(&text).number(), number);
             }
         }
     }
@@ -406,11 +406,26 @@ mod tests {
     #[test]
     fn each_byte_that_is_no_digit_is_found_in_each_place() {
         for at in 0..8 {
-            for byte in 0..=255u8 {
-                let mut text = *b"12345678";
-                text[at] = byte;
-                let parsed = number8(u64::from_le_bytes(text));
-                assert_eq!(parsed.is_some(), byte.is_ascii_digit(), "{byte} at {at}");
+            for byte in 0..=255 {
+                for others in [b'0', b'9'] {
+                    let mut text = [others; 8];
+                    text[at] = byte;
+                    let right = digits(&text).wrong() == 0;
+                    assert_eq!(right, byte.is_ascii_digit(), "{byte} at {at}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_fast_and_the_slow_way_say_the_same_of_every_byte_in_every_place() {
+        let good = b"0000065568|18439999999999999999|";
+        for at in 0..HEAD_LEN {
+            for byte in 0..=255 {
+                let mut head = *good;
+                head[at] = byte;
+                let slow = Head::parse_any(&head, 65_536);
+                assert_eq!(Head::parse(&head, 65_536), slow, "{byte} at {at}");
             }
         }
     }
