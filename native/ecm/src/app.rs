@@ -1,0 +1,150 @@
+//! The daemon as a whole: from a configuration to its end.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::dialler;
+use crate::limits::{self, Places};
+use crate::links::Links;
+use crate::listener::Listener;
+use crate::log::Seldom;
+
+/// How often it is said that clients are refused.
+const REFUSALS: Duration = Duration::from_secs(1);
+
+/// What all tasks share.
+#[derive(Debug)]
+pub struct App {
+    /// What was asked for.
+    pub config: Config,
+    /// The links that are up.
+    pub links: Links,
+    /// Room for clients.
+    pub places: Places,
+    /// Cancelled when the program is to end.
+    pub stop: CancellationToken,
+    /// `close_timeout`.
+    pub close_timeout: Duration,
+    /// Whether it may be said again that a client was refused.
+    pub refusals: Seldom,
+}
+
+/// Why the daemon could not run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// An address could not be listened on.
+    #[error("cannot listen on {address} service={service}: {error}")]
+    Listen {
+        /// The address.
+        address: std::net::SocketAddr,
+        /// Its service.
+        service: String,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Signals could not be caught.
+    #[error("cannot catch signals: {0}")]
+    Signals(io::Error),
+    /// The threads could not be started.
+    #[error("cannot start: {0}")]
+    Start(io::Error),
+}
+
+/// Runs the daemon until SIGTERM or SIGINT.
+///
+/// # Errors
+/// It could not begin to run.
+pub fn run(config: Config) -> Result<(), RunError> {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    if let Some(workers) = config.workers {
+        threads.worker_threads(workers.as_usize());
+    }
+    let threads = threads.enable_all().build().map_err(RunError::Start)?;
+    let ended = threads.block_on(serve(config));
+    // What still runs is a look-up of a name, at most.
+    threads.shutdown_background();
+    ended
+}
+
+async fn serve(config: Config) -> Result<(), RunError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let app = Arc::new(App::new(config));
+    let listeners = bind_all(&app.config)?;
+
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        accepting.spawn(listener.run(Arc::clone(&app)));
+    }
+    let mut links = JoinSet::new();
+    for number in 1..=app.config.links.as_usize() {
+        links.spawn(dialler::keep(Arc::clone(&app), number));
+    }
+
+    let signal = tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    };
+    info!("{signal}: closing {} clients", app.places.taken());
+    accepting.shutdown().await;
+    app.stop.cancel();
+    let ended = async {
+        while links.join_next().await.is_some() {}
+        app.places.all_free().await;
+    };
+    let allowed = app.config.shutdown_timeout;
+    if timeout(allowed.get(), ended).await.is_err() {
+        warn!(
+            "{} clients were not done after shutdown_timeout={allowed}",
+            app.places.taken()
+        );
+    }
+    info!("ended");
+    Ok(())
+}
+
+fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
+    let bind = |listener: &crate::config::Listener| {
+        Listener::bind(listener).map_err(|error| RunError::Listen {
+            address: listener.listen.get_ref().0,
+            service: listener.service.to_string(),
+            error,
+        })
+    };
+    config.listeners.iter().map(bind).collect()
+}
+
+impl App {
+    fn new(config: Config) -> Self {
+        let open_files = limits::raise_open_files();
+        let clients = limits::max_clients(&config, open_files);
+        if let Some(wanted) = config.max_clients.filter(|wanted| wanted.get() > clients) {
+            let wanted = wanted.get();
+            warn!(
+                "max_clients={wanted} does not fit into {open_files} open files: {clients} are held at most"
+            );
+        }
+        let stop = CancellationToken::new();
+        let links = Links::new(
+            config.max_waiting.as_usize(),
+            config.connect_wait.get(),
+            stop.clone(),
+        );
+        Self {
+            links,
+            places: Places::new(clients),
+            stop,
+            close_timeout: config.close_timeout.get(),
+            refusals: Seldom::every(REFUSALS),
+            config,
+        }
+    }
+}

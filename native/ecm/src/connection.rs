@@ -1,0 +1,325 @@
+//! One client's connection as the link and the client's task share it.
+//!
+//! ```text
+//!   link reader ──► deliver, peer_ended, granted, finish ─┐
+//!                                                         ├─ Connection ─► outbox
+//!   client task ──► fetch, written, send, end, abandon ───┘
+//! ```
+//!
+//! The link's reader never waits here: it puts bytes down and wakes the
+//! task. What it can put down is bounded by the connection's window; in
+//! version 1, which has none, by the reader itself (see `reader.rs`).
+
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use megaphone_proto::conn::{Conn, ConnError, State};
+use megaphone_proto::control::{CloseReason, Control};
+use megaphone_proto::frame::ConnectionId;
+use tokio::sync::Notify;
+
+use crate::link::Link;
+use crate::outbox::{Batch, Room};
+use crate::sync::lock;
+
+/// How a connection was ended, other than by both sides ending their half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// What came before is still to be delivered.
+    Close(CloseReason),
+    /// Nothing is to be delivered any more.
+    Reset(CloseReason),
+}
+
+impl Ending {
+    /// Why.
+    pub fn reason(self) -> CloseReason {
+        match self {
+            Self::Close(reason) | Self::Reset(reason) => reason,
+        }
+    }
+}
+
+/// What there is to do towards the client.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Fetched {
+    /// Bytes to write.
+    Bytes,
+    /// ejabberd has ended its half, and all before was fetched. Said once.
+    PeerEnded,
+    /// The connection is gone from the link. There may be bytes to write,
+    /// the last ones.
+    Finished(Ending),
+    /// Nothing now.
+    Nothing,
+}
+
+/// One client's connection.
+#[derive(Debug)]
+pub struct Connection {
+    id: ConnectionId,
+    link: Arc<Link>,
+    shared: Mutex<Shared>,
+    /// Something for [`Connection::fetch`] has come.
+    brought: Notify,
+    /// There may be credit to send again.
+    granted: Notify,
+}
+
+#[derive(Debug)]
+struct Shared {
+    conn: Conn,
+    /// Bytes that the client's task has not fetched.
+    queue: Vec<u8>,
+    /// Bytes delivered and not yet written to the client: the queue and what
+    /// the task holds.
+    unwritten: usize,
+    /// Where the last content sent went.
+    last: Batch,
+    ending: Option<Ending>,
+    /// The task was told that ejabberd ended its half.
+    end_fetched: bool,
+    /// ejabberd sent something, once.
+    answered: bool,
+}
+
+impl Connection {
+    /// A connection that was just opened on `link`.
+    pub fn new(id: ConnectionId, link: Arc<Link>, conn: Conn) -> Self {
+        let shared = Shared {
+            conn,
+            queue: Vec::new(),
+            unwritten: 0,
+            last: Batch::NONE,
+            ending: None,
+            end_fetched: false,
+            answered: false,
+        };
+        Self {
+            id,
+            link,
+            shared: Mutex::new(shared),
+            brought: Notify::new(),
+            granted: Notify::new(),
+        }
+    }
+
+    /// Its id on the link.
+    pub fn id(&self) -> ConnectionId {
+        self.id
+    }
+
+    /// The link it is on.
+    pub fn link(&self) -> &Arc<Link> {
+        &self.link
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+}
+
+/// For the link's reader.
+impl Connection {
+    /// Takes content for the client. Returns how much is not yet written.
+    ///
+    /// # Errors
+    /// As [`Conn::receive`].
+    pub fn deliver(&self, content: &[u8]) -> Result<usize, ConnError> {
+        let mut shared = self.shared();
+        shared
+            .conn
+            .receive(u32::try_from(content.len()).unwrap_or(u32::MAX))?;
+        shared.queue.extend_from_slice(content);
+        shared.unwritten += content.len();
+        shared.answered = true;
+        let unwritten = shared.unwritten;
+        drop(shared);
+        self.brought.notify_one();
+        Ok(unwritten)
+    }
+
+    /// Takes ejabberd's end of its half.
+    ///
+    /// # Errors
+    /// As [`Conn::peer_ended`].
+    pub fn peer_ended(&self) -> Result<State, ConnError> {
+        let state = self.shared().conn.peer_ended()?;
+        self.brought.notify_one();
+        Ok(state)
+    }
+
+    /// Takes credit for `bytes` more.
+    ///
+    /// # Errors
+    /// As [`Conn::granted`].
+    pub fn granted(&self, bytes: u32) -> Result<(), ConnError> {
+        self.shared().conn.granted(bytes)?;
+        self.granted.notify_one();
+        Ok(())
+    }
+
+    /// Ends it, which is then gone from the link.
+    pub fn finish(&self, ending: Ending) {
+        let mut shared = self.shared();
+        shared.finish(ending);
+        drop(shared);
+        self.brought.notify_one();
+    }
+
+    /// As [`Connection::finish`], and says `message` to ejabberd, behind
+    /// whatever was sent.
+    pub fn finish_saying(&self, ending: Ending, message: &Control) {
+        let last = self.shared().last;
+        self.link.outbox().behind(last, message);
+        self.finish(ending);
+    }
+
+    /// Bytes delivered and not yet written to the client. 0 once it is gone.
+    pub fn unwritten(&self) -> usize {
+        let shared = self.shared();
+        if shared.ending.is_some() {
+            0
+        } else {
+            shared.unwritten
+        }
+    }
+}
+
+/// For the client's task.
+impl Connection {
+    /// What is to be done, with the bytes to write moved to `bytes`, which
+    /// must be empty.
+    pub fn fetch(&self, bytes: &mut Vec<u8>) -> Fetched {
+        let mut shared = self.shared();
+        if shared.conn.state() == State::Closed {
+            *bytes = std::mem::take(&mut shared.queue);
+            return Fetched::Finished(shared.ending.unwrap_or(Ending::Close(CloseReason::Normal)));
+        }
+        if !shared.queue.is_empty() {
+            *bytes = std::mem::take(&mut shared.queue);
+            return Fetched::Bytes;
+        }
+        if !shared.conn.may_receive() && !shared.end_fetched {
+            shared.end_fetched = true;
+            return Fetched::PeerEnded;
+        }
+        Fetched::Nothing
+    }
+
+    /// Waits until [`Connection::fetch`] may have something new.
+    pub async fn brought(&self) {
+        self.brought.notified().await;
+    }
+
+    /// Whether it is gone from the link.
+    pub fn is_finished(&self) -> bool {
+        self.shared().conn.state() == State::Closed
+    }
+
+    /// Whether ejabberd ever sent anything on it.
+    pub fn was_answered(&self) -> bool {
+        self.shared().answered
+    }
+
+    /// Notes that `bytes` were written to the client, and gives credit back
+    /// for them when it is time.
+    pub fn written(&self, bytes: usize) {
+        let mut shared = self.shared();
+        shared.unwritten = shared.unwritten.saturating_sub(bytes);
+        let grant = shared
+            .conn
+            .release(u32::try_from(bytes).unwrap_or(u32::MAX));
+        drop(shared);
+        if let Some(bytes) = grant {
+            self.link
+                .outbox()
+                .urgent(&Control::Window { id: self.id, bytes });
+        }
+        self.link.client_moved();
+    }
+
+    /// Waits until there is credit, and returns it: bytes, never 0.
+    pub async fn credit(&self) -> u32 {
+        loop {
+            let credit = self.shared().conn.credit();
+            if credit > 0 {
+                return credit;
+            }
+            self.granted.notified().await;
+        }
+    }
+
+    /// Sends what the client sent: no more than [`Connection::credit`]
+    /// said, into `room` for it. Dropped if the connection is gone.
+    pub fn send(&self, content: &[u8], room: Room<'_>) {
+        let mut shared = self.shared();
+        let taken = shared
+            .conn
+            .take_credit(u32::try_from(content.len()).unwrap_or(u32::MAX))
+            as usize;
+        debug_assert!(taken == content.len() || shared.conn.state() == State::Closed);
+        if taken > 0 {
+            shared.last = self.link.outbox().content(self.id, &content[..taken], room);
+            drop(shared);
+            self.link.count_in(taken);
+        }
+    }
+
+    /// Sends the end of the client's half.
+    pub fn end(&self) {
+        let mut shared = self.shared();
+        if shared.conn.state() == State::Closed {
+            return;
+        }
+        if self.link.is_v1() && shared.last == Batch::NONE {
+            // An empty frame would open it at ejabberd, to say nothing.
+            shared.finish(Ending::Close(CloseReason::ClientClosed));
+        } else {
+            shared.conn.we_ended();
+            self.link.outbox().end(self.id, shared.last);
+        }
+        let finished = shared.conn.state() == State::Closed;
+        drop(shared);
+        if finished {
+            self.link.forget(self.id);
+            self.brought.notify_one();
+        }
+    }
+
+    /// Gives the connection up, for `reason`, if it is not gone already:
+    /// ejabberd is told, and nothing it sends is wanted any more.
+    pub fn abandon(&self, reason: CloseReason) {
+        let mut shared = self.shared();
+        if shared.conn.state() == State::Closed {
+            return;
+        }
+        if !self.link.is_v1() {
+            self.link.outbox().behind(
+                shared.last,
+                &Control::Reset {
+                    id: self.id,
+                    reason,
+                },
+            );
+        } else if shared.conn.may_send() && shared.last != Batch::NONE {
+            self.link.outbox().end(self.id, shared.last);
+        }
+        shared.finish(Ending::Reset(reason));
+        drop(shared);
+        self.link.forget(self.id);
+        self.brought.notify_one();
+    }
+}
+
+impl Shared {
+    fn finish(&mut self, ending: Ending) {
+        if self.conn.state() == State::Closed {
+            return;
+        }
+        self.conn.close();
+        self.ending = Some(ending);
+        if matches!(ending, Ending::Reset(_)) {
+            self.queue = Vec::new();
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! Takes clients in at one address.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tracing::{info, warn};
+
+use crate::app::App;
+use crate::client::{self, Client};
+use crate::config::{self, Kind};
+use crate::log::Seldom;
+
+/// How long nothing is accepted after the system had no file, buffer or
+/// memory left for it: what is missing comes back when some client goes.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a listener complains.
+const COMPLAINTS: Duration = Duration::from_secs(1);
+
+/// What a client's task knows of the listener it came by.
+#[derive(Debug)]
+pub struct Listening {
+    /// The service that its clients are given to.
+    pub service: String,
+    /// How a client is told that there is no service.
+    pub kind: Kind,
+}
+
+/// A bound address.
+#[derive(Debug)]
+pub struct Listener {
+    socket: TcpListener,
+    address: SocketAddr,
+    listening: Arc<Listening>,
+}
+
+impl Listener {
+    /// Binds the address that `config` names.
+    ///
+    /// # Errors
+    /// As bind(2) and listen(2).
+    pub fn bind(config: &config::Listener) -> io::Result<Self> {
+        let address = config.listen.get_ref().0;
+        let socket = if address.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        let socket = socket.listen(config.backlog.as_u32())?;
+        let address = socket.local_addr()?;
+        let listening = Listening {
+            service: config.service.to_string(),
+            kind: config.kind,
+        };
+        Ok(Self {
+            socket,
+            address,
+            listening: Arc::new(listening),
+        })
+    }
+
+    /// Accepts clients for ever, as long as there are places for them.
+    pub async fn run(self, app: Arc<App>) {
+        let Self {
+            socket,
+            address,
+            listening,
+        } = self;
+        let service = &listening.service;
+        info!("listening on {address} service={service}");
+        let seldom = Seldom::every(COMPLAINTS);
+        loop {
+            match socket.accept().await {
+                Ok((stream, peer)) => {
+                    let place = match app.places.try_take() {
+                        Some(place) => place,
+                        None => {
+                            if seldom.may() {
+                                let all = app.places.all();
+                                warn!(
+                                    "listener {address} service={service}: max_clients={all} reached; others wait"
+                                );
+                            }
+                            app.places.take().await
+                        }
+                    };
+                    let client = Client {
+                        stream,
+                        peer,
+                        listening: Arc::clone(&listening),
+                        place,
+                    };
+                    tokio::spawn(client::serve(Arc::clone(&app), client));
+                }
+                // The client went away while it waited.
+                Err(error) if of_the_client(&error) => {}
+                Err(error) => {
+                    if seldom.may() {
+                        warn!("listener {address} service={service}: cannot accept: {error}");
+                    }
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// Whether an error of accept(2) is about the one client only.
+fn of_the_client(error: &io::Error) -> bool {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
+    matches!(
+        error.kind(),
+        ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
+    )
+}

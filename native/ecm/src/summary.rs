@@ -1,0 +1,50 @@
+//! A configuration as `--check` shows it: every value, defaults included.
+
+use std::fmt;
+
+use crate::config::Config;
+use crate::limits;
+
+/// Shows a configuration.
+pub struct Summary<'a>(pub &'a Config);
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let config = self.0;
+        let open_files = limits::raise_open_files();
+        writeln!(f, "The configuration is valid.")?;
+        writeln!(f, "name              {}", config.name)?;
+        writeln!(f, "protocol          {}", config.protocol.get())?;
+        writeln!(f, "links             {}", config.links.get())?;
+        writeln!(f, "window            {} bytes", config.window.get())?;
+        writeln!(f, "max_frame         {} bytes", config.max_frame.get())?;
+        writeln!(f, "connect_wait      {}", config.connect_wait)?;
+        writeln!(f, "max_waiting       {}", config.max_waiting.get())?;
+        let clients = limits::max_clients(config, open_files);
+        writeln!(
+            f,
+            "max_clients       {clients} here, where {open_files} files may be open"
+        )?;
+        writeln!(f, "heartbeat         {}", config.heartbeat)?;
+        writeln!(f, "close_timeout     {}", config.close_timeout)?;
+        writeln!(f, "shutdown_timeout  {}", config.shutdown_timeout)?;
+        let backend = &config.backend;
+        writeln!(f, "backend           {}", backend.address)?;
+        writeln!(f, "  connect_timeout {}", backend.connect_timeout)?;
+        writeln!(
+            f,
+            "  reconnect       {} to {}",
+            backend.reconnect_min, backend.reconnect_max
+        )?;
+        for listener in &config.listeners {
+            let address = listener.listen.get_ref().0;
+            let (service, kind, backlog) =
+                (&listener.service, listener.kind, listener.backlog.get());
+            writeln!(
+                f,
+                "listener          {address} service={service} kind={kind} backlog={backlog}"
+            )?;
+        }
+        Ok(())
+    }
+}
