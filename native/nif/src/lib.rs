@@ -1,1 +1,29 @@
-//! megaphone inside the BEAM.
+//! megaphone inside the BEAM: links taken apart, connections buffered, HTTP parsed.
+//!
+//! `megaphone_nif.erl` names the calls; this crate translates between terms and
+//! [`megaphone_proto`] and does nothing else. The way in: [`nifs`] → [`feed`] → [`deliver`] → a
+//! process. The way out: [`nifs`] → [`outbound`] → [`outbox`] → the sender process.
+#![warn(unsafe_code)]
+
+mod atoms;
+mod conn;
+mod deliver;
+mod ends;
+mod feed;
+mod http_terms;
+mod inbox;
+mod info;
+mod link;
+mod nifs;
+mod options;
+mod outbound;
+mod outbox;
+mod pending;
+mod requests;
+
+fn load(env: rustler::Env, _info: rustler::Term) -> bool {
+    http_terms::load(env);
+    true
+}
+
+rustler::init!("megaphone_nif", load = load);

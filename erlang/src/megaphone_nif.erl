@@ -1,0 +1,194 @@
+%%% @doc The calls into the NIF (native/nif/src/nifs.rs); nothing but stubs.
+%%%
+%%% The library is loaded by {@link load/0} and not by `-on_load', so that a missing `.so' is a
+%%% log line of whoever calls, and never keeps ejabberd from booting.
+-module(megaphone_nif).
+
+-export([load/0]).
+%% links
+-export([link_new/1, link_sender/2, feed/3, drain/1, ready/1, tick/2, link_error/3, ping/2,
+         end_of_input/1, end_some/2, link_info/1, connections/1, lookup/2]).
+%% connections
+-export([recv/2, recv_item/1, cancel_recv/2, unrecv/2, send/2, send_large/2, send_timed_out/2,
+         shutdown/3, close/1, abort/2, hand_over/1, set_owner/3, watch/2, set_active/2,
+         setopts/2, getopts/2, getstat/2, addresses/1, conn_id/1, conn_info/1]).
+%% HTTP without a connection
+-export([decode_packet/2, decode_head/2]).
+
+-export_type([link/0, conn/0, close_reason/0, link_options/0]).
+
+-type link() :: reference().
+-type conn() :: reference().
+-type token() :: pos_integer().
+-type close_reason() :: normal | client_closed | server_closed | idle | timeout | refused | limit
+                      | protocol_error | overload | link_lost | shutdown | internal.
+-type link_options() ::
+        #{name := binary(), node := binary(), nonce := binary(), window := pos_integer(),
+          max_frame := pos_integer(), allow_v1 := boolean(), max_connections := pos_integer(),
+          idle_timeout := pos_integer() | nil, peer := term(), local := term()}.
+-type news() :: {open, conn(), Service :: binary() | undefined, Id :: non_neg_integer()}
+              | {up, Version :: 1..2, PeerName :: binary()}
+              | {reset, Id :: non_neg_integer(), Text :: binary()}
+              | {goaway, Reason :: binary()}
+              | {peer_error, Code :: binary(), Text :: binary()}.
+-type active() :: boolean() | once | -32768..32767.
+-type http_type() :: http | http_bin | httph | httph_bin.
+
+%% @doc Loads the library once; later calls cost nothing. A library cannot be replaced while the
+%% node runs: an upgrade needs a restart of the node.
+-spec load() -> ok | {error, {load_failed | bad_lib | reload | upgrade | old_code | no_file,
+                              string()}}.
+load() ->
+    case persistent_term:get(?MODULE, false) of
+        true -> ok;
+        false -> load(library())
+    end.
+
+load(Path) ->
+    case filelib:is_regular(Path ++ ".so") of
+        false ->
+            {error, {no_file, Path ++ ".so"}};
+        true ->
+            case erlang:load_nif(Path, 0) of
+                ok -> persistent_term:put(?MODULE, true);
+                {error, {reload, _}} -> ok;
+                {error, _} = Error -> Error
+            end
+    end.
+
+%% Beside this module's ebin, however it came onto the code path.
+library() ->
+    Priv = case code:priv_dir(megaphone) of
+               {error, bad_name} ->
+                   Ebin = filename:dirname(code:which(?MODULE)),
+                   filename:join(filename:dirname(Ebin), "priv");
+               Dir ->
+                   Dir
+           end,
+    filename:join(Priv, "megaphone_nif").
+
+-spec link_new(link_options()) -> link().
+link_new(_Options) -> not_loaded().
+
+-spec link_sender(link(), pid()) -> ok.
+link_sender(_Link, _Sender) -> not_loaded().
+
+%% @doc Takes in `Chunk' from `Offset' on, as much as one call may. `more': call again from there.
+%% `choked': do not read on before `$megaphone_resume' comes. `fatal': close the link.
+-spec feed(link(), binary(), non_neg_integer()) ->
+          {ok, [news()]} | {more, pos_integer(), [news()]} | {choked, [news()]}
+              | {fatal, Code :: binary(), Text :: binary(), [news()]}.
+feed(_Link, _Chunk, _Offset) -> not_loaded().
+
+-spec drain(link()) -> binary() | empty.
+drain(_Link) -> not_loaded().
+
+-spec ready(link()) -> more | done.
+ready(_Link) -> not_loaded().
+
+-spec tick(link(), Seconds :: non_neg_integer()) ->
+          {Dropped :: non_neg_integer(), LastId :: non_neg_integer(),
+           UnknownVerbs :: non_neg_integer(), BytesReceived :: non_neg_integer()}.
+tick(_Link, _Seconds) -> not_loaded().
+
+-spec ping(link(), Word :: binary()) -> ok.
+ping(_Link, _Word) -> not_loaded().
+
+-spec link_error(link(), Code :: binary(), Text :: binary()) -> ok.
+link_error(_Link, _Code, _Text) -> not_loaded().
+
+-spec end_of_input(link()) -> ok | {error, binary()}.
+end_of_input(_Link) -> not_loaded().
+
+-spec end_some(link(), close_reason()) -> more | done.
+end_some(_Link, _Reason) -> not_loaded().
+
+-spec link_info(link()) -> [{atom(), term()}].
+link_info(_Link) -> not_loaded().
+
+-spec connections(link()) -> [non_neg_integer()].
+connections(_Link) -> not_loaded().
+
+-spec lookup(link(), non_neg_integer()) -> {ok, conn()} | {error, closed}.
+lookup(_Link, _Id) -> not_loaded().
+
+-spec recv(conn(), non_neg_integer()) ->
+          {ok, term()} | {wait, token()}
+              | {error, closed | einval | enomem | emsgsize | econnreset}.
+recv(_Conn, _Length) -> not_loaded().
+
+-spec recv_item(conn()) ->
+          {ok, term()} | {wait, token()} | {error, closed | einval | emsgsize | http_error}.
+recv_item(_Conn) -> not_loaded().
+
+-spec cancel_recv(conn(), token()) -> boolean().
+cancel_recv(_Conn, _Token) -> not_loaded().
+
+-spec unrecv(conn(), iodata()) -> ok | {error, closed}.
+unrecv(_Conn, _Data) -> not_loaded().
+
+-spec send(conn(), iodata()) ->
+          ok | {wait, token(), timeout()} | {error, closed | emsgsize | einval}.
+send(_Conn, _Data) -> not_loaded().
+
+-spec send_large(conn(), iodata()) ->
+          ok | {wait, token(), timeout()} | {error, closed | emsgsize | einval}.
+send_large(_Conn, _Data) -> not_loaded().
+
+-spec send_timed_out(conn(), token()) -> boolean().
+send_timed_out(_Conn, _Token) -> not_loaded().
+
+-spec shutdown(conn(), Read :: boolean(), Write :: boolean()) -> ok | {error, closed}.
+shutdown(_Conn, _Read, _Write) -> not_loaded().
+
+-spec close(conn()) -> ok.
+close(_Conn) -> not_loaded().
+
+-spec abort(conn(), close_reason()) -> ok.
+abort(_Conn, _Reason) -> not_loaded().
+
+-spec hand_over(conn()) -> {ok, active()} | {error, einval | not_owner}.
+hand_over(_Conn) -> not_loaded().
+
+-spec set_owner(conn(), pid(), active()) -> ok | {error, einval | badarg}.
+set_owner(_Conn, _Pid, _Active) -> not_loaded().
+
+-spec watch(conn(), pid()) -> {ok, token()} | {error, closed}.
+watch(_Conn, _Pid) -> not_loaded().
+
+-spec set_active(conn(), active()) -> ok | {error, einval}.
+set_active(_Conn, _Active) -> not_loaded().
+
+-spec setopts(conn(), [{atom(), term()}]) -> ok | {error, einval}.
+setopts(_Conn, _Options) -> not_loaded().
+
+-spec getopts(conn(), [atom()]) -> {ok, [{atom(), term()}]} | {error, einval}.
+getopts(_Conn, _Names) -> not_loaded().
+
+-spec getstat(conn(), [atom()]) -> {ok, [{atom(), non_neg_integer()}]} | {error, einval}.
+getstat(_Conn, _Names) -> not_loaded().
+
+-spec addresses(conn()) -> {ok, {Peer, Local}} | {error, einval}
+              when Peer :: {inet:ip_address(), inet:port_number()},
+                   Local :: {inet:ip_address(), inet:port_number()}.
+addresses(_Conn) -> not_loaded().
+
+-spec conn_id(conn()) -> non_neg_integer().
+conn_id(_Conn) -> not_loaded().
+
+-spec conn_info(conn()) -> [{atom(), term()}].
+conn_info(_Conn) -> not_loaded().
+
+%% @doc As `erlang:decode_packet(Type, Bin, [])', with the differences that docs/http.md lists.
+-spec decode_packet(http_type(), binary()) ->
+          {ok, term(), Rest :: binary()} | {more, undefined}.
+decode_packet(_Type, _Bin) -> not_loaded().
+
+%% @doc A whole request head in one call.
+-spec decode_head(http_type(), binary()) ->
+          {ok, [term()], Rest :: binary()} | more | {error, {http_error, term()}}.
+decode_head(_Type, _Bin) -> not_loaded().
+
+-spec not_loaded() -> no_return().
+not_loaded() ->
+    erlang:nif_error({not_loaded, ?MODULE}).

@@ -1,0 +1,275 @@
+//! One virtual connection: what its owner, its readers, its writers and the link share.
+//!
+//! ```text
+//!            close/1, owner's death, exit_on_close
+//!   Open ───────────────┬──── bytes still to go ────► Lingering ──┐ gone out, or given up
+//!     │                 └──── nothing to go ──────────────────────┤
+//!     └── close, reset or loss of the link from the far side ─────┴──► Closed(reason)
+//! ```
+//! The two directions of the stream are [`Flow`]'s business; here is what the Erlang socket sees.
+//! Lock order: a connection's state, then the link's table. Nothing locks the other way round.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use megaphone_proto::conn::Conn as Flow;
+use megaphone_proto::control::CloseReason;
+use megaphone_proto::frame::ConnectionId;
+use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
+
+use crate::atoms;
+use crate::inbox::Inbox;
+use crate::link::Link;
+use crate::options::{Active, Options};
+use crate::pending::Pending;
+
+/// The resource behind `{'$inet', megaphone_socket, Ref}`.
+pub struct Conn {
+    /// Its number on the link.
+    pub id: ConnectionId,
+    /// The link it came over.
+    pub link: ResourceArc<Link>,
+    /// The client, as the edge saw it; for version 1 the link's own peer.
+    pub peer: SocketAddr,
+    /// The address the client connected to.
+    pub local: SocketAddr,
+    /// Coarse link time (seconds) of the last byte from the client, for `idle_timeout`.
+    pub heard: AtomicU32,
+    state: Mutex<State>,
+}
+
+/// Where a connection's life stands for its Erlang socket.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// In use.
+    Open,
+    /// Closed here; bytes that `send` took still wait for credit.
+    Lingering(CloseReason),
+    /// Over, for this reason.
+    Closed(CloseReason),
+}
+
+/// All that changes; behind the connection's lock.
+pub struct State {
+    /// Both directions and their credit.
+    pub flow: Flow,
+    /// Where its life stands.
+    pub phase: Phase,
+    /// What arrived and who waits for it.
+    pub inbox: Inbox,
+    /// What `send` took and the credit did not; most connections have none.
+    pub pending: Option<Box<Pending>>,
+    /// `setopts`.
+    pub options: Options,
+    /// Who gets active messages, and whose death closes the connection.
+    pub owner: Option<(LocalPid, Monitor)>,
+    /// Told once when the socket closes (`inet:monitor/1`).
+    pub watchers: Vec<(LocalPid, u64)>,
+    /// `getstat`.
+    pub stats: Stats,
+}
+
+/// Packets and bytes one way.
+#[derive(Default, Clone, Copy)]
+pub struct Count {
+    /// Packets.
+    pub count: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// The longest packet.
+    pub max: u64,
+}
+
+impl Count {
+    /// Counts one packet.
+    pub fn add(&mut self, bytes: usize) {
+        let bytes = bytes as u64;
+        self.count += 1;
+        self.bytes += bytes;
+        self.max = self.max.max(bytes);
+    }
+}
+
+/// Both ways, as `inet:getstat/1` counts.
+#[derive(Default, Clone, Copy)]
+pub struct Stats {
+    /// Packets that reached a reader.
+    pub received: Count,
+    /// Packets given to `send`.
+    pub sent: Count,
+}
+
+#[rustler::resource_impl]
+impl Resource for Conn {
+    /// The owner died: as a port would, the connection closes with it.
+    fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
+        // Version 1 may use an id again: only this very connection will do.
+        let this = self
+            .link
+            .get(self.id)
+            .filter(|conn| std::ptr::eq(&**conn, self));
+        let mut held = self.lock(env, this.as_ref());
+        if held.owner.is_some_and(|(owner, _)| owner == pid) {
+            held.owner = None;
+            held.close(CloseReason::ServerClosed);
+        }
+    }
+}
+
+impl Conn {
+    /// A connection just opened; nobody owns it yet.
+    pub fn new(
+        id: ConnectionId,
+        link: ResourceArc<Link>,
+        (peer, local): (SocketAddr, SocketAddr),
+        flow: Flow,
+    ) -> Self {
+        let heard = AtomicU32::new(link.now());
+        Conn {
+            id,
+            link,
+            peer,
+            local,
+            heard,
+            state: Mutex::new(State {
+                flow,
+                phase: Phase::Open,
+                inbox: Inbox::default(),
+                pending: None,
+                options: Options::default(),
+                owner: None,
+                watchers: Vec::new(),
+                stats: Stats::default(),
+            }),
+        }
+    }
+
+    /// Takes the lock. `this` is the same connection as a resource, for the messages that carry
+    /// the socket and for what is remembered for later; a connection off the wire may lack it.
+    pub fn lock<'c, 'e>(
+        &'c self,
+        env: Env<'e>,
+        this: Option<&'c ResourceArc<Conn>>,
+    ) -> Held<'c, 'e> {
+        // A panic under the lock became an Erlang error; the state is still sound to read.
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Held {
+            env,
+            conn: self,
+            this,
+            state,
+        }
+    }
+}
+
+/// Takes the lock of a connection that is at hand as a resource.
+pub fn hold<'c, 'e>(conn: &'c ResourceArc<Conn>, env: Env<'e>) -> Held<'c, 'e> {
+    conn.lock(env, Some(conn))
+}
+
+/// A connection under its lock, with the environment to tell processes of it.
+pub struct Held<'c, 'e> {
+    /// Of the NIF call or callback that runs.
+    pub env: Env<'e>,
+    /// Whose state it is.
+    pub conn: &'c Conn,
+    this: Option<&'c ResourceArc<Conn>>,
+    state: MutexGuard<'c, State>,
+}
+
+impl std::ops::Deref for Held<'_, '_> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        &self.state
+    }
+}
+
+impl std::ops::DerefMut for Held<'_, '_> {
+    fn deref_mut(&mut self) -> &mut State {
+        &mut self.state
+    }
+}
+
+impl<'e> Held<'_, 'e> {
+    /// The socket as Erlang knows it.
+    pub fn socket(&self) -> Option<Term<'e>> {
+        let this = self.this?;
+        Some((atoms::inet(), atoms::megaphone_socket(), this).encode(self.env))
+    }
+
+    /// The connection as a resource, to keep it somewhere.
+    pub fn this(&self) -> Option<ResourceArc<Conn>> {
+        self.this.cloned()
+    }
+
+    /// Sends the owner a message that carries the socket.
+    pub fn tell_owner(&self, message: impl FnOnce(Env<'e>, Term<'e>) -> Term<'e>) {
+        if let (Some((owner, _)), Some(socket)) = (&self.owner, self.socket()) {
+            // An owner that is gone closes the connection by its monitor.
+            let _ = self.env.send(owner, message(self.env, socket));
+        }
+    }
+
+    /// Answers a process that waits under `token`.
+    pub fn answer(&self, pid: &LocalPid, token: u64, result: impl Encoder) {
+        // A waiter that died needs no answer.
+        let _ = self.env.send(pid, (atoms::reply(), token, result));
+    }
+
+    /// Hands the connection to a process; `false` when that process is dead.
+    pub fn set_owner(&mut self, pid: LocalPid) -> bool {
+        let Some(this) = self.this else { return false };
+        let Some(monitor) = self.env.monitor(this, &pid) else {
+            return false;
+        };
+        self.drop_owner();
+        self.owner = Some((pid, monitor));
+        true
+    }
+
+    /// Leaves the connection without an owner.
+    pub fn drop_owner(&mut self) {
+        if let (Some((_, monitor)), Some(this)) = (self.owner.take(), self.this) {
+            self.env.demonitor(this, &monitor);
+        }
+    }
+
+    /// Whether calls other than `close` still mean anything.
+    pub fn is_open(&self) -> bool {
+        self.phase == Phase::Open
+    }
+
+    /// Sets how the data goes on; counts as `inet` does. `None`: the count left its range.
+    pub fn set_active(&mut self, change: crate::options::ActiveChange) -> Option<()> {
+        use crate::options::ActiveChange::{Add, Set};
+        self.options.active = match change {
+            Set(active) => active,
+            Add(more) => {
+                let running = match self.options.active {
+                    Active::Count(left) => i32::from(left),
+                    _ => 0,
+                };
+                let total = running + i32::from(more);
+                if total > i32::from(i16::MAX) {
+                    return None;
+                }
+                match u16::try_from(total) {
+                    Ok(total) if total > 0 => Active::Count(total),
+                    _ => {
+                        self.tell_owner(|env, socket| (atoms::tcp_passive(), socket).encode(env));
+                        Active::False
+                    }
+                }
+            }
+        };
+        Some(())
+    }
+}
+
+/// A number under which one waiting process knows its answer; unique in the node's life.
+pub fn token() -> u64 {
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}

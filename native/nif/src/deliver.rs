@@ -1,0 +1,313 @@
+//! From bytes that arrived to the process that wants them: a blocked reader first, else an
+//! active owner. Wakes a process once for all that has gathered, and gives credit back for what
+//! was taken.
+
+use megaphone_proto::conn::ConnError;
+use megaphone_proto::control::Control;
+use megaphone_proto::http1::{Item, Step};
+use megaphone_proto::packet::{self, Found, Mode};
+use rustler::{Atom, Encoder, NewBinary, Term};
+
+use crate::atoms;
+use crate::conn::{Held, State, token};
+use crate::http_terms::{self, Strings};
+use crate::inbox::{Reader, Want};
+use crate::options::Active;
+
+/// Packets handed out in one go. Behind them the connection waits its turn: a stream of one-byte
+/// lines must not hold a scheduler (64 messages are some 60 µs).
+const SERVE_MAX: usize = 64;
+/// Longest `recv`, as in inet (`TCP_MAX_PACKET_SIZE`), and longest `{packet, N}`.
+pub const RECV_MAX: u32 = 64 << 20;
+
+/// What became of a `recv`.
+pub enum Got<'e> {
+    /// `{ok, Packet}`.
+    Packet(Term<'e>),
+    /// Wait for the answer under this token.
+    Wait(u64),
+    /// `{error, Reason}`.
+    Error(Atom),
+}
+
+/// What a look into the buffer found.
+pub enum Taken<'e> {
+    /// A packet, and whether it is an HTTP item.
+    Packet(Term<'e>, bool),
+    /// Not enough there yet.
+    More,
+    /// A packet that cannot be had; the stream is of no use any more.
+    Bad(Atom),
+}
+
+impl<'e> Held<'_, 'e> {
+    /// Bytes from the far side.
+    pub fn arrive(&mut self, bytes: &[u8]) -> Result<(), ConnError> {
+        // Content is at most `max_content` long, a u32.
+        self.flow.receive(bytes.len() as u32)?;
+        if !self.is_open() {
+            return Ok(());
+        }
+        if self.inbox.deaf {
+            self.release(bytes.len() as u32);
+            return Ok(());
+        }
+        self.inbox.held += bytes.len() as u32;
+        self.inbox.buffer.push(bytes);
+        self.pump();
+        Ok(())
+    }
+
+    /// `recv`: the packet when it is there, else the caller's place among the readers.
+    pub fn recv(&mut self, want: Want) -> Got<'e> {
+        if !self.is_open() {
+            return Got::Error(atoms::closed());
+        }
+        if self.options.active != Active::False {
+            return Got::Error(atoms::einval());
+        }
+        if matches!(want, Want::Packet(length) if length > RECV_MAX) {
+            return Got::Error(atoms::enomem());
+        }
+        let token = token();
+        let pid = self.env.pid();
+        if self.inbox.readers.is_empty() {
+            match self.take(want) {
+                Taken::Packet(packet, _) => {
+                    self.give_credit();
+                    return Got::Packet(packet);
+                }
+                Taken::Bad(reason) => {
+                    self.at_end(Some(reason));
+                    return Got::Error(reason);
+                }
+                Taken::More if self.inbox.ended.is_some() => {
+                    self.at_end(None);
+                    return Got::Error(atoms::closed());
+                }
+                Taken::More => {}
+            }
+        }
+        self.inbox.readers.push_back(Reader { pid, token, want });
+        self.give_credit();
+        Got::Wait(token)
+    }
+
+    /// The time of a blocked `recv` is up; `false` when its answer is already on the way.
+    pub fn cancel_recv(&mut self, token: u64) -> bool {
+        let readers = &mut self.inbox.readers;
+        let Some(at) = readers.iter().position(|reader| reader.token == token) else {
+            return false;
+        };
+        readers.remove(at);
+        // The one behind may want less than the one that left.
+        self.pump();
+        true
+    }
+
+    /// Puts bytes back in front (`unrecv`). They have been paid for already.
+    pub fn unrecv(&mut self, bytes: &[u8]) {
+        self.inbox.buffer.push_front(bytes);
+        self.pump();
+    }
+
+    /// Hands out what can be handed out.
+    pub fn pump(&mut self) {
+        for _ in 0..SERVE_MAX {
+            if !self.is_open() || !self.serve_one() {
+                self.give_credit();
+                return;
+            }
+        }
+        self.give_credit();
+        self.defer();
+    }
+
+    fn defer(&mut self) {
+        if !self.inbox.deferred
+            && let Some(this) = self.this()
+        {
+            self.inbox.deferred = true;
+            self.conn.link.defer(self.env, this);
+        }
+    }
+
+    /// One packet to whoever is next; `false` when there is nobody or nothing.
+    fn serve_one(&mut self) -> bool {
+        let env = self.env;
+        let readers = &mut self.inbox.readers;
+        // A reader that died must not take a packet with it.
+        while readers.front().is_some_and(|r| !r.pid.is_alive(env)) {
+            readers.pop_front();
+        }
+        let reader = readers.front().map(|reader| reader.want);
+        let want = match (reader, self.options.active) {
+            (Some(want), _) => want,
+            (None, Active::False) => return false,
+            (None, _) => Want::Packet(0),
+        };
+        match self.take(want) {
+            Taken::Packet(packet, is_http) => {
+                match self.inbox.readers.pop_front() {
+                    Some(reader) => self.answer(&reader.pid, reader.token, (atoms::ok(), packet)),
+                    None => self.tell_active(packet, is_http),
+                }
+                true
+            }
+            Taken::Bad(reason) => {
+                self.at_end(Some(reason));
+                false
+            }
+            Taken::More => {
+                if self.inbox.ended.is_some() {
+                    self.at_end(None);
+                }
+                false
+            }
+        }
+    }
+
+    fn tell_active(&mut self, packet: Term<'e>, is_http: bool) {
+        let deliver_port = self.options.deliver_port;
+        self.tell_owner(|env, socket| {
+            if is_http {
+                (atoms::http(), socket, packet).encode(env)
+            } else if deliver_port {
+                (socket, (atoms::data(), packet)).encode(env)
+            } else {
+                (atoms::tcp(), socket, packet).encode(env)
+            }
+        });
+        match self.options.active {
+            Active::Once => self.options.active = Active::False,
+            Active::Count(1) => {
+                self.options.active = Active::False;
+                self.tell_owner(|env, socket| (atoms::tcp_passive(), socket).encode(env));
+            }
+            Active::Count(left) => self.options.active = Active::Count(left - 1),
+            Active::True | Active::False => {}
+        }
+    }
+
+    /// The next packet out of the buffer.
+    fn take(&mut self, want: Want) -> Taken<'e> {
+        let env = self.env;
+        let state: &mut State = self;
+        let length = match want {
+            Want::Item => return crate::requests::take(env, state),
+            Want::Packet(length) => length as usize,
+        };
+        let bytes = state.inbox.buffer.as_slice();
+        if bytes.is_empty() {
+            return Taken::More;
+        }
+        let (skip, take) = match state.options.packet {
+            Mode::Raw if length == 0 => (0, bytes.len()),
+            Mode::Raw if length > bytes.len() => return Taken::More,
+            Mode::Raw => (0, length),
+            Mode::Http { bin, .. } => {
+                return match state.inbox.http.next(bytes) {
+                    Step::More => Taken::More,
+                    Step::Item { item, consumed } => {
+                        let strings = if bin { Strings::Binary } else { Strings::List };
+                        let term = http_terms::item(env, &item, strings);
+                        let consumed = error_length(&item, consumed);
+                        state.stats.received.add(consumed);
+                        state.inbox.buffer.consume(consumed);
+                        Taken::Packet(term, true)
+                    }
+                };
+            }
+            mode => {
+                let options = &state.options;
+                let (size, line) = (options.packet_size as usize, options.buffer as usize);
+                match packet::find(mode, bytes, size, line) {
+                    Found::Packet { skip, take } => (skip, take),
+                    Found::More { .. } => return Taken::More,
+                    Found::TooLong => return Taken::Bad(atoms::emsgsize()),
+                }
+            }
+        };
+        let options = &state.options;
+        let term = data(env, &bytes[skip..skip + take], options.list, options.header);
+        state.stats.received.add(skip + take);
+        state.inbox.buffer.consume(skip + take);
+        Taken::Packet(term, false)
+    }
+
+    /// Gives the far side credit for what was taken: all but what waits for a reader to come.
+    pub fn give_credit(&mut self) {
+        let reading = !self.inbox.readers.is_empty() || self.options.active != Active::False;
+        let keep = match reading {
+            true => 0,
+            false => u32::try_from(self.inbox.buffer.len()).unwrap_or(u32::MAX),
+        };
+        if self.inbox.held > keep {
+            let taken = self.inbox.held - keep;
+            self.inbox.held = keep;
+            self.release(taken);
+        }
+        self.choke_or_not();
+    }
+
+    fn release(&mut self, taken: u32) {
+        if let Some(bytes) = self.flow.release(taken) {
+            let id = self.conn.id;
+            let control = Control::Window { id, bytes };
+            self.conn.link.outbox.push_urgent(self.env, &control);
+        }
+    }
+
+    /// Version 1 has no credit: a connection that holds more than a window stops its link.
+    fn choke_or_not(&mut self) {
+        let link = &self.conn.link;
+        if link.version() != 1 {
+            return;
+        }
+        let over = self.inbox.held > link.window();
+        if over && !self.inbox.choking {
+            self.inbox.choking = true;
+            self.conn.link.choke();
+        } else if !over {
+            self.unchoke();
+        }
+    }
+
+    /// Lets a version 1 link go on, as far as this connection is concerned.
+    pub fn unchoke(&mut self) {
+        if self.inbox.choking {
+            self.inbox.choking = false;
+            self.conn.link.unchoke(self.env);
+        }
+    }
+
+    /// Answers every blocked reader with an error.
+    pub fn fail_readers(&mut self, reason: Atom) {
+        for reader in std::mem::take(&mut self.inbox.readers) {
+            self.answer(&reader.pid, reader.token, (atoms::error(), reason));
+        }
+    }
+}
+
+/// A refused head takes the wrong line with it, so that its bytes are never read as data.
+fn error_length(item: &Item, consumed: usize) -> usize {
+    match item {
+        Item::Error { line, .. } => consumed.max(line.len()),
+        _ => consumed,
+    }
+}
+
+/// Payload as `{mode, _}` and `{header, _}` ask for it.
+fn data<'e>(env: rustler::Env<'e>, bytes: &[u8], list: bool, header: u16) -> Term<'e> {
+    if list {
+        return bytes.encode(env);
+    }
+    let (head, tail) = bytes.split_at(bytes.len().min(usize::from(header)));
+    let tail: Term = NewBinary::from_slice(env, tail).into();
+    if header == 0 {
+        return tail;
+    }
+    head.iter()
+        .rev()
+        .fold(tail, |list, byte| list.list_prepend(byte))
+}

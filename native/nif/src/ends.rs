@@ -1,0 +1,177 @@
+//! How a connection ends: from here, from the far side, or with its link.
+
+use megaphone_proto::conn::{ConnError, State as FlowState};
+use megaphone_proto::control::{CloseReason, Control};
+use rustler::{Encoder, Term};
+
+use crate::atoms;
+use crate::conn::{Held, Phase};
+use crate::options::Active;
+
+impl<'e> Held<'_, 'e> {
+    /// Closes the socket from here, both directions. What `send` took still goes out.
+    pub fn close(&mut self, reason: CloseReason) {
+        if !self.is_open() {
+            return;
+        }
+        self.close_socket();
+        if self.flow.state() == FlowState::Closed {
+            self.fail_senders();
+            self.phase = Phase::Closed(reason);
+            return;
+        }
+        let unsent = self.pending.as_ref().is_some_and(|p| p.bytes() > 0);
+        match self.this() {
+            Some(this) if unsent => {
+                self.phase = Phase::Lingering(reason);
+                self.conn.link.linger(this);
+            }
+            _ => self.leave(reason),
+        }
+    }
+
+    /// Ends the connection at once and says so to the far side; nothing more is delivered there.
+    pub fn abort(&mut self, reason: CloseReason) {
+        if self.flow.state() != FlowState::Closed {
+            let id = self.conn.id;
+            let link = &self.conn.link;
+            if link.version() == 1 {
+                self.say_end();
+            } else {
+                let control = Control::Reset { id, reason };
+                link.outbox.push_control(self.env, &control);
+            }
+            self.off_the_wire();
+        }
+        self.gone(reason);
+    }
+
+    /// The far side closed: what it sent before is still read, nothing more can be sent.
+    pub fn peer_closed(&mut self, reason: CloseReason) {
+        self.off_the_wire();
+        self.fail_senders();
+        if let Phase::Lingering(_) = self.phase {
+            self.phase = Phase::Closed(reason);
+        } else if self.is_open() {
+            self.inbox.ended = Some(reason);
+            self.pump();
+        }
+    }
+
+    /// The far side reset, or the link is lost with what was under way.
+    pub fn peer_reset(&mut self, reason: CloseReason) {
+        self.off_the_wire();
+        let show = self.options.show_econnreset;
+        if show && self.is_open() && self.options.active != Active::False {
+            self.tell_owner(|env, socket| {
+                (atoms::tcp_error(), socket, atoms::econnreset()).encode(env)
+            });
+        }
+        if show {
+            self.fail_readers(atoms::econnreset());
+        }
+        self.gone(reason);
+    }
+
+    /// The far side ended its direction, as a FIN does.
+    pub fn peer_ended(&mut self) -> Result<(), ConnError> {
+        self.flow.peer_ended()?;
+        self.leave_if_both_ended();
+        if self.is_open() {
+            self.inbox.ended = Some(CloseReason::Normal);
+            self.pump();
+        }
+        Ok(())
+    }
+
+    /// `shutdown(read)`: what is there and what still comes is dropped.
+    pub fn stop_reading(&mut self) {
+        self.inbox.deaf = true;
+        self.inbox.buffer.clear();
+        self.inbox.ended.get_or_insert(CloseReason::Normal);
+        self.pump();
+    }
+
+    /// The reader has come to the end of the stream, or to a packet that cannot be.
+    pub fn at_end(&mut self, error: Option<rustler::Atom>) {
+        self.inbox.clear();
+        let active = self.options.active != Active::False;
+        if active {
+            if let Some(error) = error {
+                self.tell_owner(|env, socket| (atoms::tcp_error(), socket, error).encode(env));
+            }
+            self.tell_owner(closed_message);
+            self.options.active = Active::False;
+        }
+        self.fail_readers(error.unwrap_or(atoms::closed()));
+        if self.options.exit_on_close || error.is_some() {
+            self.close(self.inbox.ended.unwrap_or(CloseReason::Normal));
+        }
+    }
+
+    /// Drops everything; readers, senders, watchers and an active owner learn it.
+    fn gone(&mut self, reason: CloseReason) {
+        self.fail_senders();
+        if self.is_open() {
+            if self.options.active != Active::False {
+                self.tell_owner(closed_message);
+            }
+            self.close_socket();
+        }
+        self.phase = Phase::Closed(reason);
+    }
+
+    /// The Erlang side of closing.
+    fn close_socket(&mut self) {
+        self.options.active = Active::False;
+        self.inbox.clear();
+        self.fail_readers(atoms::closed());
+        for (pid, token) in std::mem::take(&mut self.watchers) {
+            self.answer(&pid, token, atoms::closed());
+        }
+        self.drop_owner();
+        self.unchoke();
+    }
+
+    /// The last word to the far side; the id is gone after it.
+    pub fn leave(&mut self, reason: CloseReason) {
+        if self.flow.state() != FlowState::Closed {
+            if self.conn.link.version() == 1 {
+                self.say_end();
+            } else {
+                let id = self.conn.id;
+                let control = Control::Close { id, reason };
+                self.conn.link.outbox.push_control(self.env, &control);
+            }
+            self.off_the_wire();
+        }
+        self.phase = Phase::Closed(reason);
+    }
+
+    /// All that version 1 can say: our end, once. Its peer still owes us its own.
+    fn say_end(&mut self) {
+        let (id, link) = (self.conn.id, &self.conn.link);
+        if self.flow.may_send() {
+            link.outbox.push_frame(self.env, id, &[]);
+        }
+        if self.flow.may_receive() {
+            link.bury(id);
+        }
+    }
+
+    /// After both ends the id is gone from the link; the socket may still be read.
+    pub fn leave_if_both_ended(&mut self) {
+        if self.flow.state() == FlowState::Closed {
+            self.off_the_wire();
+        }
+    }
+
+    fn off_the_wire(&mut self) {
+        self.flow.close();
+        self.conn.link.forget(self.conn.id);
+    }
+}
+
+fn closed_message<'e>(env: rustler::Env<'e>, socket: Term<'e>) -> Term<'e> {
+    (atoms::tcp_closed(), socket).encode(env)
+}

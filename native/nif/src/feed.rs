@@ -1,0 +1,259 @@
+//! From a chunk off the link to the connections it speaks of.
+
+use std::sync::atomic::Ordering;
+
+use megaphone_proto::conn::ConnError;
+use megaphone_proto::control::{CloseReason, Control, Open};
+use megaphone_proto::error::LinkError;
+use megaphone_proto::frame::ConnectionId;
+use megaphone_proto::link::{Event, Link as Machine};
+use megaphone_proto::table::OpenError;
+use rustler::{Encoder, Env, ResourceArc, Term};
+
+use crate::atoms;
+use crate::conn::{Conn, hold};
+use crate::link::Link;
+use crate::outbox::ALL_MAX;
+
+/// Events handled in one call. Each may wake a process (about 1 µs), so a call stays near a
+/// quarter of a millisecond.
+const EVENTS_MAX: usize = 256;
+
+/// Of a scheduler's millisecond, so that a receiver with much to do makes way for others.
+const TIMESLICE_PERCENT: i32 = 25;
+
+/// What one call did.
+pub struct Fed<'e> {
+    /// Bytes of the chunk used.
+    pub used: usize,
+    /// What the receiver must hear of.
+    pub news: Vec<Term<'e>>,
+    /// The link must be closed, for this.
+    pub fatal: Option<Fatal>,
+}
+
+/// Why a link must be closed.
+pub struct Fatal {
+    /// For the peer.
+    pub code: megaphone_proto::control::ErrorCode,
+    /// For the log.
+    pub text: String,
+}
+
+impl From<LinkError> for Fatal {
+    fn from(error: LinkError) -> Self {
+        Fatal {
+            code: error.code(),
+            text: error.to_string(),
+        }
+    }
+}
+
+struct Feeding<'l, 'e> {
+    env: Env<'e>,
+    link: &'l ResourceArc<Link>,
+    news: Vec<Term<'e>>,
+}
+
+/// Takes in as much of `chunk` as one call may.
+pub fn feed<'e>(env: Env<'e>, link: &ResourceArc<Link>, chunk: &[u8]) -> Fed<'e> {
+    let mut feeding = Feeding {
+        env,
+        link,
+        news: Vec::new(),
+    };
+    let mut machine = link.machine();
+    let mut input = chunk;
+    let fatal = feeding.run(&mut machine, &mut input).err();
+    let used = chunk.len() - input.len();
+    rustler::schedule::consume_timeslice(env, TIMESLICE_PERCENT);
+    let received = &link.counters.received;
+    received.fetch_add(used as u64, Ordering::Relaxed);
+    Fed {
+        used,
+        news: feeding.news,
+        fatal,
+    }
+}
+
+impl<'e> Feeding<'_, 'e> {
+    fn run(&mut self, machine: &mut Machine, input: &mut &[u8]) -> Result<(), Fatal> {
+        for _ in 0..EVENTS_MAX {
+            let Some(event) = machine.next(input)? else {
+                break;
+            };
+            match event {
+                Event::Content { id, bytes } => self.content(machine, id, bytes)?,
+                Event::End { id } => self.end(id),
+                Event::Window { id, bytes } => self.window(id, bytes)?,
+                Event::Open(open) => self.open(machine, &open),
+                Event::Close { id, reason } => self.ended(id, |held| held.peer_closed(reason)),
+                Event::Reset { id, reason } => self.ended(id, |held| held.peer_reset(reason)),
+                other => self.about_the_link(machine, other),
+            }
+        }
+        if self.link.outbox.queued() > ALL_MAX {
+            return Err(Fatal {
+                code: megaphone_proto::control::ErrorCode::Limit,
+                text: format!("more than {ALL_MAX} bytes wait for a peer that does not read"),
+            });
+        }
+        Ok(())
+    }
+
+    fn content(&mut self, machine: &Machine, id: ConnectionId, bytes: &[u8]) -> Result<(), Fatal> {
+        let conn = match self.link.get(id) {
+            Some(conn) => conn,
+            None => match self.first_of_v1(machine, id) {
+                Some(conn) => conn,
+                None => {
+                    self.link.counters.drop_one(id);
+                    return Ok(());
+                }
+            },
+        };
+        conn.heard.store(self.link.now(), Ordering::Relaxed);
+        let mut held = hold(&conn, self.env);
+        match held.arrive(bytes) {
+            Ok(()) => Ok(()),
+            Err(ConnError::Credit(error)) => Err(LinkError::Credit { id, error }.into()),
+            Err(error @ ConnError::AfterEnd) => {
+                held.abort(CloseReason::ProtocolError);
+                self.blame(id, &error.to_string());
+                Ok(())
+            }
+        }
+    }
+
+    /// In version 1 the first content of an unknown id opens it.
+    fn first_of_v1(&mut self, machine: &Machine, id: ConnectionId) -> Option<ResourceArc<Conn>> {
+        if machine.version() != Some(1) || self.link.table().is_buried(id) {
+            return None;
+        }
+        let conn = self.enter(machine, id, self.link.settings.addresses)?;
+        self.link.watch_idle(id);
+        self.tell((atoms::open(), &conn, atoms::undefined(), id.get()));
+        Some(conn)
+    }
+
+    fn open(&mut self, machine: &Machine, open: &Open) {
+        if let Some(conn) = self.enter(machine, open.id, (open.peer, open.local)) {
+            let service = open.service.as_str();
+            self.tell((atoms::open(), &conn, service, open.id.get()));
+        }
+    }
+
+    fn enter(
+        &mut self,
+        machine: &Machine,
+        id: ConnectionId,
+        addresses: (std::net::SocketAddr, std::net::SocketAddr),
+    ) -> Option<ResourceArc<Conn>> {
+        let may = self.link.table().may_open(id);
+        let refusal = match may {
+            Ok(()) => {
+                let flow = machine.new_conn();
+                let conn = ResourceArc::new(Conn::new(id, self.link.clone(), addresses, flow));
+                self.link.counters.opened.fetch_add(1, Ordering::Relaxed);
+                // Only this call opens, so what may_open said still holds.
+                let _ = self.link.table().open(id, conn.clone());
+                return Some(conn);
+            }
+            Err(refusal) => refusal,
+        };
+        if refusal == OpenError::Duplicate
+            && let Some(conn) = self.link.get(id)
+        {
+            // Nobody can tell whose bytes come next under this id: nobody gets them.
+            hold(&conn, self.env).abort(CloseReason::ProtocolError);
+        } else {
+            self.refuse(id, CloseReason::Limit);
+        }
+        self.blame(id, &refusal.to_string());
+        None
+    }
+
+    fn refuse(&mut self, id: ConnectionId, reason: CloseReason) {
+        if self.link.version() == 1 {
+            self.link.outbox.push_frame(self.env, id, &[]);
+            self.link.bury(id);
+        } else {
+            let control = Control::Reset { id, reason };
+            self.link.outbox.push_control(self.env, &control);
+        }
+    }
+
+    fn end(&mut self, id: ConnectionId) {
+        let Some(conn) = self.link.get(id) else {
+            // In version 1 a buried id ends here; anything else was never open.
+            if !self.link.table().unbury(id) {
+                self.link.counters.drop_one(id);
+            }
+            return;
+        };
+        let mut held = hold(&conn, self.env);
+        if let Err(error) = held.peer_ended() {
+            held.abort(CloseReason::ProtocolError);
+            self.blame(id, &error.to_string());
+        }
+    }
+
+    fn window(&mut self, id: ConnectionId, bytes: u32) -> Result<(), Fatal> {
+        let Some(conn) = self.link.get(id) else {
+            // Grants cross our closes all the time.
+            return Ok(());
+        };
+        let mut held = hold(&conn, self.env);
+        match held.flow.granted(bytes) {
+            Ok(()) => {
+                held.flush();
+                Ok(())
+            }
+            Err(ConnError::Credit(error)) => Err(LinkError::Credit { id, error }.into()),
+            Err(ConnError::AfterEnd) => Ok(()),
+        }
+    }
+
+    fn ended(&mut self, id: ConnectionId, end: impl FnOnce(&mut crate::conn::Held)) {
+        match self.link.get(id) {
+            Some(conn) => end(&mut hold(&conn, self.env)),
+            // Closes cross ours as well; one for an id that was never open does no harm.
+            None => self.link.counters.drop_one(id),
+        }
+    }
+
+    fn about_the_link(&mut self, machine: &Machine, event: Event) {
+        match event {
+            Event::Up { version } => {
+                self.link.up(version, machine.max_content_to_send());
+                let peer = machine.peer();
+                if version > 1 {
+                    let hello = machine.hello();
+                    self.link.outbox.push_urgent(self.env, &hello);
+                }
+                let name = peer.map_or("", |hello| hello.name.as_str());
+                self.tell((atoms::up(), version, name));
+            }
+            Event::Ping { word } => {
+                let pong = Control::Pong { word };
+                self.link.outbox.push_urgent(self.env, &pong);
+            }
+            Event::Goaway { reason, .. } => self.tell((atoms::goaway(), reason.as_str())),
+            Event::PeerError { code, text } => {
+                let text = text.escape_debug().to_string();
+                self.tell((atoms::peer_error(), code.as_str(), text));
+            }
+            // Acknowledgements and pongs matter to resume and to heartbeats, not here.
+            _ => {}
+        }
+    }
+
+    /// A connection did wrong and was reset; the log shall name it.
+    fn blame(&mut self, id: ConnectionId, text: &str) {
+        self.tell((atoms::reset(), id.get(), text));
+    }
+
+    fn tell(&mut self, news: impl Encoder) {
+        self.news.push(news.encode(self.env));
+    }
+}

@@ -1,0 +1,104 @@
+//! HTTP items as the terms that `erlang:decode_packet/3` makes of them.
+
+use std::sync::OnceLock;
+
+use megaphone_proto::http1::{FORMATTED_MAX, Item, KNOWN_HEADERS, KNOWN_METHODS, Method, Name};
+use megaphone_proto::http1::{Scheme, Uri};
+use rustler::{Atom, Encoder, Env, NewBinary, Term};
+
+use crate::atoms;
+
+static HEADERS: OnceLock<Vec<Atom>> = OnceLock::new();
+static METHODS: OnceLock<Vec<Atom>> = OnceLock::new();
+
+/// Makes the atoms of known headers and methods; once, when the library is loaded.
+pub fn load(env: Env) {
+    let atoms = |names: &[&str]| {
+        let atom = |name: &&str| Atom::from_str(env, name).ok();
+        names.iter().filter_map(atom).collect()
+    };
+    HEADERS.get_or_init(|| atoms(&KNOWN_HEADERS));
+    METHODS.get_or_init(|| atoms(&KNOWN_METHODS));
+}
+
+/// How strings are given.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Strings {
+    /// `http`: lists of bytes.
+    List,
+    /// `http_bin`: binaries.
+    Binary,
+}
+
+impl Strings {
+    /// Bytes as the string they are to Erlang.
+    pub fn term<'e>(self, env: Env<'e>, bytes: &[u8]) -> Term<'e> {
+        match self {
+            Strings::List => bytes.encode(env),
+            Strings::Binary => NewBinary::from_slice(env, bytes).into(),
+        }
+    }
+}
+
+/// The term for one item.
+pub fn item<'e>(env: Env<'e>, item: &Item, strings: Strings) -> Term<'e> {
+    match item {
+        Item::Request {
+            method,
+            uri,
+            version,
+        } => {
+            let (method, uri) = (
+                method_term(env, *method, strings),
+                uri_term(env, uri, strings),
+            );
+            (atoms::http_request(), method, uri, *version).encode(env)
+        }
+        Item::Header { name, value } => header_term(env, name, value, strings),
+        Item::Eoh => atoms::http_eoh().encode(env),
+        Item::Error { line, .. } => (atoms::http_error(), strings.term(env, line)).encode(env),
+    }
+}
+
+fn method_term<'e>(env: Env<'e>, method: Method, strings: Strings) -> Term<'e> {
+    match method.known().zip(METHODS.get()) {
+        Some((at, atoms)) => atoms[at].encode(env),
+        None => strings.term(env, method.raw()),
+    }
+}
+
+fn header_term<'e>(env: Env<'e>, name: &Name, value: &[u8], strings: Strings) -> Term<'e> {
+    let mut scratch = [0; FORMATTED_MAX];
+    let field = match name.known().zip(HEADERS.get()) {
+        Some((at, atoms)) => atoms[at].encode(env),
+        None => strings.term(env, name.formatted(&mut scratch)),
+    };
+    let (raw, value) = (strings.term(env, name.raw()), strings.term(env, value));
+    (atoms::http_header(), name.bit(), field, raw, value).encode(env)
+}
+
+fn uri_term<'e>(env: Env<'e>, uri: &Uri, strings: Strings) -> Term<'e> {
+    let text = |bytes| strings.term(env, bytes);
+    match *uri {
+        Uri::Star => atoms::star().encode(env),
+        Uri::AbsPath(path) => (atoms::abs_path(), text(path)).encode(env),
+        Uri::Absolute {
+            scheme,
+            host,
+            port,
+            path,
+        } => {
+            let scheme = match scheme {
+                Scheme::Http => atoms::http(),
+                Scheme::Https => atoms::https(),
+            };
+            let port = match port {
+                Some(port) => port.encode(env),
+                None => atoms::undefined().encode(env),
+            };
+            (atoms::absolute_uri(), scheme, text(host), port, text(path)).encode(env)
+        }
+        Uri::Scheme { scheme, rest } => (atoms::scheme(), text(scheme), text(rest)).encode(env),
+        Uri::Plain(target) => text(target),
+    }
+}

@@ -1,0 +1,127 @@
+//! What a socket or a link says of itself: statistics, addresses, states.
+
+use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
+
+use megaphone_proto::conn::State as FlowState;
+use rustler::types::tuple::make_tuple;
+use rustler::{Atom, Encoder, Env, Term};
+
+use crate::atoms;
+use crate::conn::{Count, Held, Phase};
+use crate::link::Link;
+
+/// `{Ip, Port}` as `inet` writes it.
+pub fn address(env: Env<'_>, address: SocketAddr) -> Term<'_> {
+    let ip = match address {
+        SocketAddr::V4(v4) => {
+            let [a, b, c, d] = v4.ip().octets();
+            (a, b, c, d).encode(env)
+        }
+        SocketAddr::V6(v6) => {
+            let segments = v6.ip().segments().map(|segment| segment.encode(env));
+            make_tuple(env, &segments)
+        }
+    };
+    (ip, address.port()).encode(env)
+}
+
+impl<'e> Held<'_, 'e> {
+    /// One counter of `inet:getstat/2`; `None` for a name it does not know.
+    pub fn stat(&self, name: Atom) -> Option<u64> {
+        let stats = &self.stats;
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());
+        let average = |count: Count| count.bytes.checked_div(count.count).unwrap_or(0);
+        let known = [
+            (atoms::recv_oct(), stats.received.bytes),
+            (atoms::recv_cnt(), stats.received.count),
+            (atoms::recv_max(), stats.received.max),
+            (atoms::recv_avg(), average(stats.received)),
+            // The deviation of packet sizes is not kept: nobody has been seen to ask for it.
+            (atoms::recv_dvi(), 0),
+            (atoms::send_oct(), stats.sent.bytes),
+            (atoms::send_cnt(), stats.sent.count),
+            (atoms::send_max(), stats.sent.max),
+            (atoms::send_avg(), average(stats.sent)),
+            (atoms::send_pend(), pending as u64),
+        ];
+        let found = known.into_iter().find(|(known, _)| *known == name)?;
+        Some(found.1)
+    }
+
+    /// `[{Key, Value}]` for `megaphone:info/1`.
+    pub fn info(&self) -> Vec<(Atom, Term<'e>)> {
+        let env = self.env;
+        let conn = self.conn;
+        let pending = self.pending.as_ref();
+        vec![
+            (atoms::id(), conn.id.get().encode(env)),
+            (atoms::link(), conn.link.settings.name.encode(env)),
+            (atoms::peer(), address(env, conn.peer)),
+            (atoms::local(), address(env, conn.local)),
+            (atoms::state(), self.state_name().encode(env)),
+            (atoms::reason(), self.reason().encode(env)),
+            (atoms::owner(), self.owner_term()),
+            (atoms::received(), self.stats.received.bytes.encode(env)),
+            (atoms::sent(), self.stats.sent.bytes.encode(env)),
+            (atoms::queued(), self.inbox.buffer.len().encode(env)),
+            (atoms::buffer(), self.inbox.buffer.allocated().encode(env)),
+            (
+                atoms::send_pend(),
+                pending.map_or(0, |p| p.bytes()).encode(env),
+            ),
+            (atoms::waiting(), self.inbox.readers.len().encode(env)),
+        ]
+    }
+
+    fn owner_term(&self) -> Term<'e> {
+        match self.owner {
+            Some((pid, _)) => pid.encode(self.env),
+            None => atoms::undefined().encode(self.env),
+        }
+    }
+
+    fn state_name(&self) -> Atom {
+        match (self.phase, self.flow.state()) {
+            (Phase::Closed(_), _) => atoms::closed(),
+            (Phase::Lingering(_), _) => atoms::lingering(),
+            (Phase::Open, FlowState::Open) => atoms::open(),
+            (Phase::Open, FlowState::WeEnded) => atoms::we_closed(),
+            (Phase::Open, _) => atoms::peer_closed(),
+        }
+    }
+
+    /// Why it is over, as far as it is.
+    fn reason(&self) -> Option<&'static str> {
+        match self.phase {
+            Phase::Closed(reason) | Phase::Lingering(reason) => Some(reason.as_str()),
+            Phase::Open => self.inbox.ended.map(|reason| reason.as_str()),
+        }
+    }
+}
+
+impl Link {
+    /// `[{Key, Value}]` for `megaphone:info/1`.
+    pub fn info<'e>(&self, env: Env<'e>) -> Vec<(Atom, Term<'e>)> {
+        let (peer, unknown_verbs) = {
+            let machine = self.machine();
+            let name = machine.peer().map(|hello| hello.name.clone());
+            (name.unwrap_or_default(), machine.unknown_verbs())
+        };
+        let counters = &self.counters;
+        let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        vec![
+            (atoms::name(), self.settings.name.encode(env)),
+            (atoms::version(), self.version().encode(env)),
+            (atoms::peer_name(), peer.encode(env)),
+            (atoms::connections(), self.table().len().encode(env)),
+            (atoms::open(), count(&counters.opened).encode(env)),
+            (atoms::received(), count(&counters.received).encode(env)),
+            (atoms::sent(), count(&counters.sent).encode(env)),
+            (atoms::queued(), self.outbox.queued().encode(env)),
+            (atoms::dropped(), count(&counters.dropped).encode(env)),
+            (atoms::unknown_verbs(), unknown_verbs.encode(env)),
+            (atoms::choked(), self.choked().encode(env)),
+        ]
+    }
+}

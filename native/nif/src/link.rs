@@ -1,0 +1,312 @@
+//! One link: what its receiver feeds, what its connections share, how it ends.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crossbeam_queue::SegQueue;
+use megaphone_proto::control::CloseReason;
+use megaphone_proto::frame::ConnectionId;
+use megaphone_proto::link::{Link as Machine, LinkConfig, Role};
+use megaphone_proto::table::Table;
+use rustler::{Env, LocalPid, Resource, ResourceArc};
+
+use crate::atoms;
+use crate::conn::{Conn, Phase, hold};
+use crate::outbox::{DATA_LOW, Outbox};
+
+/// Connections served in one go: ended with their link, or called again after they had to wait.
+const BATCH: usize = 64;
+
+/// What a receiver decides for its link.
+pub struct Settings {
+    /// The link's own name, for logs and the hello.
+    pub name: String,
+    /// This node's name, for the hello.
+    pub node: String,
+    /// Random bytes in hex.
+    pub nonce: String,
+    /// Bytes a connection may send before we have taken any.
+    pub window: u32,
+    /// Largest content of one frame.
+    pub max_frame: u32,
+    /// Whether plain version 1 is spoken here.
+    pub allow_v1: bool,
+    /// Connections at a time.
+    pub max_connections: usize,
+    /// Seconds after which a silent connection of a version 1 link is closed.
+    pub idle_timeout: Option<u32>,
+    /// Both ends of the link's own socket: all that version 1 can say of a client's address.
+    pub addresses: (SocketAddr, SocketAddr),
+}
+
+/// The resource that a receiver, its sender and all its connections share.
+pub struct Link {
+    /// As the receiver asked.
+    pub settings: Settings,
+    /// The process that feeds.
+    pub receiver: LocalPid,
+    /// What waits to be written.
+    pub outbox: Outbox,
+    /// Counted for `info`.
+    pub counters: Counters,
+    /// The receiving state machine; only `feed` uses it for long.
+    pub machine: Mutex<Machine>,
+    table: Mutex<Table<ResourceArc<Conn>>>,
+    version: AtomicU32,
+    max_content: AtomicU32,
+    clock: AtomicU32,
+    /// Connections that have more to hand out than one go allows.
+    ready: SegQueue<ResourceArc<Conn>>,
+    ready_told: AtomicBool,
+    /// Connections with credit and no room in the outbox.
+    stalled: SegQueue<ResourceArc<Conn>>,
+    lingering: Mutex<Vec<(ResourceArc<Conn>, usize)>>,
+    choking: AtomicUsize,
+    idle: Mutex<VecDeque<(ConnectionId, u32)>>,
+}
+
+/// What went over a link.
+#[derive(Default)]
+pub struct Counters {
+    /// Bytes fed.
+    pub received: AtomicU64,
+    /// Bytes drained.
+    pub sent: AtomicU64,
+    /// Connections opened in all.
+    pub opened: AtomicU64,
+    /// Frames and messages for ids that are not open, dropped.
+    pub dropped: AtomicU64,
+    /// The last such id.
+    pub last_dropped: AtomicU64,
+}
+
+impl Counters {
+    /// Counts something that came for an id that is not open.
+    pub fn drop_one(&self, id: ConnectionId) {
+        self.dropped.fetch_add(1, Ordering::Relaxed);
+        self.last_dropped.store(id.get(), Ordering::Relaxed);
+    }
+}
+
+#[rustler::resource_impl]
+impl Resource for Link {}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic under a lock became an Erlang error; what it guards is sound to read.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Link {
+    /// A link of which nothing has come yet.
+    pub fn new(settings: Settings, receiver: LocalPid) -> Self {
+        let config = LinkConfig {
+            window: settings.window,
+            max_content: settings.max_frame,
+            allow_v1: settings.allow_v1,
+            link: Some(settings.name.clone()),
+            ..LinkConfig::new(Role::Node, settings.node.clone(), settings.nonce.clone())
+        };
+        Link {
+            receiver,
+            outbox: Outbox::default(),
+            counters: Counters::default(),
+            machine: Mutex::new(Machine::new(config)),
+            table: Mutex::new(Table::new(settings.max_connections)),
+            version: AtomicU32::new(0),
+            max_content: AtomicU32::new(settings.max_frame),
+            clock: AtomicU32::new(0),
+            ready: SegQueue::new(),
+            ready_told: AtomicBool::new(false),
+            stalled: SegQueue::new(),
+            lingering: Mutex::default(),
+            choking: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            settings,
+        }
+    }
+
+    /// 0 before the first frame, then 1 or 2.
+    pub fn version(&self) -> u32 {
+        self.version.load(Ordering::Relaxed)
+    }
+
+    /// The version and the largest frame we may send are known.
+    pub fn up(&self, version: u32, max_content: u32) {
+        self.max_content.store(max_content, Ordering::Relaxed);
+        self.version.store(version, Ordering::Relaxed);
+    }
+
+    /// Largest content of a frame that we send.
+    pub fn max_content(&self) -> u32 {
+        self.max_content.load(Ordering::Relaxed)
+    }
+
+    /// What a connection may have unread.
+    pub fn window(&self) -> u32 {
+        self.settings.window
+    }
+
+    /// Coarse seconds, set by `tick`.
+    pub fn now(&self) -> u32 {
+        self.clock.load(Ordering::Relaxed)
+    }
+
+    /// The table of open connections.
+    pub fn table(&self) -> MutexGuard<'_, Table<ResourceArc<Conn>>> {
+        lock(&self.table)
+    }
+
+    /// The state machine.
+    pub fn machine(&self) -> MutexGuard<'_, Machine> {
+        lock(&self.machine)
+    }
+
+    /// An open connection.
+    pub fn get(&self, id: ConnectionId) -> Option<ResourceArc<Conn>> {
+        self.table().get(&id).cloned()
+    }
+
+    /// The id is gone from the wire.
+    pub fn forget(&self, id: ConnectionId) {
+        // Dropped outside the lock: the last reference frees the connection.
+        let _gone = self.table().remove(id);
+    }
+
+    /// Version 1: the peer does not know yet that we closed; what still comes is not a new client.
+    pub fn bury(&self, id: ConnectionId) {
+        self.table().bury(id);
+    }
+
+    /// Calls a connection again later, in the receiver's time.
+    pub fn defer(&self, env: Env, conn: ResourceArc<Conn>) {
+        self.ready.push(conn);
+        if !self.ready_told.swap(true, Ordering::SeqCst) {
+            let _ = env.send(&self.receiver, atoms::ready());
+        }
+    }
+
+    /// Serves those who were deferred; `true` when some still wait.
+    pub fn serve_ready(&self, env: Env) -> bool {
+        self.ready_told.store(false, Ordering::SeqCst);
+        // Each connection may send 64 messages, so few of them make one call.
+        for _ in 0..BATCH / 16 {
+            let Some(conn) = self.ready.pop() else {
+                return false;
+            };
+            let mut held = hold(&conn, env);
+            held.inbox.deferred = false;
+            held.pump();
+        }
+        !self.ready.is_empty()
+    }
+
+    /// Calls a connection again when the outbox has room.
+    pub fn stall(&self, conn: ResourceArc<Conn>) {
+        self.stalled.push(conn);
+    }
+
+    /// Lets stalled connections go on once enough has been drained.
+    pub fn serve_stalled(&self, env: Env) {
+        if self.outbox.queued() > DATA_LOW {
+            return;
+        }
+        for _ in 0..BATCH {
+            let Some(conn) = self.stalled.pop() else {
+                return;
+            };
+            hold(&conn, env).unstall();
+        }
+    }
+
+    /// Watches over a closed connection whose last bytes have not gone out.
+    pub fn linger(&self, conn: ResourceArc<Conn>) {
+        lock(&self.lingering).push((conn, usize::MAX));
+    }
+
+    /// Gives up lingering connections whose client took nothing since the last call.
+    fn sweep_lingering(&self, env: Env) {
+        let waiting = std::mem::take(&mut *lock(&self.lingering));
+        for (conn, before) in waiting {
+            let mut held = hold(&conn, env);
+            if !matches!(held.phase, Phase::Lingering(_)) {
+                continue;
+            }
+            let left = held.pending.as_ref().map_or(0, |pending| pending.bytes());
+            if left >= before {
+                held.abort(CloseReason::Timeout);
+            } else {
+                drop(held);
+                lock(&self.lingering).push((conn, left));
+            }
+        }
+    }
+
+    /// Version 1: one more connection has too much unread.
+    pub fn choke(&self) {
+        self.choking.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Version 1: one fewer has; the last one lets the receiver go on.
+    pub fn unchoke(&self, env: Env) {
+        if self.choking.fetch_sub(1, Ordering::SeqCst) == 1 {
+            let _ = env.send(&self.receiver, atoms::resume());
+        }
+    }
+
+    /// Whether the receiver must not read on.
+    pub fn choked(&self) -> bool {
+        self.choking.load(Ordering::SeqCst) > 0
+    }
+
+    /// Version 1: starts the clock that closes a connection gone silent.
+    pub fn watch_idle(&self, id: ConnectionId) {
+        if let Some(timeout) = self.settings.idle_timeout {
+            let due = self.now().saturating_add(timeout);
+            lock(&self.idle).push_back((id, due));
+        }
+    }
+
+    fn sweep_idle(&self, env: Env) {
+        let (Some(timeout), now) = (self.settings.idle_timeout, self.now()) else {
+            return;
+        };
+        loop {
+            let mut idle = lock(&self.idle);
+            let Some((id, _)) = idle.front().copied().filter(|(_, due)| *due <= now) else {
+                return;
+            };
+            idle.pop_front();
+            drop(idle);
+            let Some(conn) = self.get(id) else { continue };
+            let due = conn.heard.load(Ordering::Relaxed).saturating_add(timeout);
+            if due <= now {
+                hold(&conn, env).abort(CloseReason::Idle);
+            } else {
+                lock(&self.idle).push_back((id, due));
+            }
+        }
+    }
+
+    /// Time passes: `now` in seconds of any clock that does not jump.
+    pub fn tick(&self, env: Env, now: u32) {
+        self.clock.store(now, Ordering::Relaxed);
+        self.sweep_lingering(env);
+        self.sweep_idle(env);
+    }
+
+    /// Ends a batch of connections for `reason`; `true` when there are more. Called when the link
+    /// is lost, until it says no.
+    pub fn end_some(&self, env: Env, reason: CloseReason) -> bool {
+        let batch: Vec<_> = {
+            let table = self.table();
+            let some = table.iter().take(BATCH);
+            some.map(|(_, conn)| conn.clone()).collect()
+        };
+        for conn in &batch {
+            hold(conn, env).peer_closed(reason);
+        }
+        !batch.is_empty()
+    }
+}

@@ -1,0 +1,201 @@
+//! From `send` to the outbox: credit, frames, and who blocks when there is no credit.
+
+use bytes::Bytes;
+use megaphone_proto::packet::Mode;
+use rustler::Atom;
+
+use crate::atoms;
+use crate::conn::{Held, Phase, token};
+use crate::pending::Pending;
+
+/// What became of a `send`.
+pub enum Sent {
+    /// Taken: on its way, or within the high watermark.
+    Ok,
+    /// Taken, but the caller shall wait for its answer under this token, so many milliseconds.
+    Wait(u64, Option<u32>),
+    /// Not taken.
+    Error(Atom),
+}
+
+impl Held<'_, '_> {
+    /// Takes `data` whole, or not at all. As with a port, what is taken goes out in the order
+    /// of the calls even when the caller later times out.
+    pub fn send(&mut self, data: &[u8]) -> Sent {
+        if !self.may_send() {
+            return Sent::Error(atoms::closed());
+        }
+        let Some((header, header_len)) = packet_header(self.options.packet, data.len()) else {
+            return Sent::Error(atoms::emsgsize());
+        };
+        let header = &header[..header_len];
+        self.stats.sent.add(header.len() + data.len());
+        for part in [header, data] {
+            let now = if self.pending.is_some() {
+                0
+            } else {
+                self.push_now(part)
+            };
+            if now < part.len() {
+                let rest = Bytes::copy_from_slice(&part[now..]);
+                self.pending.get_or_insert_default().push(rest);
+            }
+        }
+        self.wait_for_room()
+    }
+
+    fn may_send(&self) -> bool {
+        let ending = self.pending.as_ref().is_some_and(|p| p.then_end);
+        self.is_open() && self.flow.may_send() && !ending
+    }
+
+    /// Blocks the caller when more than the high watermark is left over.
+    fn wait_for_room(&mut self) -> Sent {
+        self.stall_if_no_room();
+        let pid = self.env.pid();
+        let (high, timeout) = (self.options.high_watermark, self.options.send_timeout);
+        match &mut self.pending {
+            Some(pending) if pending.bytes() > high as usize => {
+                let token = token();
+                pending.senders.push((pid, token));
+                Sent::Wait(token, timeout)
+            }
+            _ => Sent::Ok,
+        }
+    }
+
+    /// Frames as much of `data` as credit and outbox take; how much that was.
+    fn push_now(&mut self, data: &[u8]) -> usize {
+        let mut pushed = 0;
+        while pushed < data.len() {
+            let room = self.conn.link.outbox.room();
+            let most = room.min(self.conn.link.max_content() as usize);
+            let want = most.min(data.len() - pushed);
+            // `want` is at most `max_content`, a u32.
+            let credit = self.flow.take_credit(want as u32) as usize;
+            if credit == 0 {
+                break;
+            }
+            let content = &data[pushed..pushed + credit];
+            let link = &self.conn.link;
+            link.outbox.push_frame(self.env, self.conn.id, content);
+            pushed += credit;
+        }
+        pushed
+    }
+
+    /// Sends on what waits, after credit or room came; wakes who waited for it.
+    pub fn flush(&mut self) {
+        let Some(mut pending) = self.pending.take() else {
+            return;
+        };
+        while let Some(front) = pending.front().cloned() {
+            let pushed = self.push_now(&front);
+            pending.advance(pushed);
+            if pushed < front.len() {
+                break;
+            }
+        }
+        if pending.bytes() <= self.options.low_watermark as usize {
+            for (pid, token) in pending.senders.drain(..) {
+                self.answer(&pid, token, atoms::ok());
+            }
+        }
+        if pending.bytes() > 0 {
+            self.pending = Some(pending);
+            self.stall_if_no_room();
+        } else if let Phase::Lingering(reason) = self.phase {
+            self.leave(reason);
+        } else if pending.then_end {
+            self.send_end();
+        }
+    }
+
+    /// What has credit but no room in the outbox is called again when there is room.
+    fn stall_if_no_room(&mut self) {
+        if self.conn.link.outbox.room() > 0 {
+            return;
+        }
+        let this = self.this();
+        if let (Some(pending), Some(this)) = (&mut self.pending, this)
+            && !pending.stalled
+        {
+            pending.stalled = true;
+            self.conn.link.stall(this);
+        }
+    }
+
+    /// The outbox has room again.
+    pub fn unstall(&mut self) {
+        if let Some(pending) = &mut self.pending {
+            pending.stalled = false;
+        }
+        self.flush();
+    }
+
+    /// The time of a blocked `send` is up. What it gave stays queued, as in a port's driver, or
+    /// goes with the socket where `send_timeout_close` is set. `false`: it was just answered.
+    pub fn send_timed_out(&mut self, token: u64) -> bool {
+        let Some(pending) = &mut self.pending else {
+            return false;
+        };
+        let Some(at) = pending.senders.iter().position(|(_, t)| *t == token) else {
+            return false;
+        };
+        pending.senders.remove(at);
+        if self.options.send_timeout_close {
+            self.abort(megaphone_proto::control::CloseReason::Timeout);
+        }
+        true
+    }
+
+    /// Ends our direction once what waits is gone (`shutdown(write)`).
+    pub fn end_sending(&mut self) {
+        match &mut self.pending {
+            Some(pending) => pending.then_end = true,
+            None => self.send_end(),
+        }
+    }
+
+    fn send_end(&mut self) {
+        if self.flow.may_send() {
+            self.conn
+                .link
+                .outbox
+                .push_frame(self.env, self.conn.id, &[]);
+            self.flow.we_ended();
+            self.leave_if_both_ended();
+        }
+    }
+
+    /// Nothing more can be sent: drops what waits and tells who waits.
+    pub fn fail_senders(&mut self) {
+        if let Some(pending) = self.pending.take() {
+            let Pending { senders, .. } = *pending;
+            for (pid, token) in senders {
+                self.answer(&pid, token, (atoms::error(), atoms::closed()));
+            }
+        }
+    }
+}
+
+/// The length that `{packet, 1 | 2 | 4}` puts in front; `None` when it does not fit.
+fn packet_header(mode: Mode, length: usize) -> Option<([u8; 4], usize)> {
+    let size = match mode {
+        Mode::One => 1,
+        Mode::Two => 2,
+        Mode::Four => 4,
+        _ => 0,
+    };
+    let length = if size > 0 {
+        u32::try_from(length).ok()?
+    } else {
+        0
+    };
+    if size > 0 && size < 4 && length >> (8 * size) != 0 {
+        return None;
+    }
+    let mut header = [0; 4];
+    header[..size].copy_from_slice(&length.to_be_bytes()[4 - size..]);
+    Some((header, size))
+}
