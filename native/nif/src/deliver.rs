@@ -41,21 +41,27 @@ pub enum Taken<'e> {
 }
 
 impl<'e> Held<'_, 'e> {
-    /// Bytes from the far side.
-    pub fn arrive(&mut self, bytes: &[u8]) -> Result<(), ConnError> {
+    /// Bytes from the far side. `true`: the first since the last [`Held::serve_arrived`], which
+    /// must be called once the rest has arrived too.
+    pub fn arrive(&mut self, bytes: &[u8]) -> Result<bool, ConnError> {
         // Content is at most `max_content` long, a u32.
         self.flow.receive(bytes.len() as u32)?;
         if !self.is_open() {
-            return Ok(());
+            return Ok(false);
         }
         if self.inbox.deaf {
             self.release(bytes.len() as u32);
-            return Ok(());
+            return Ok(false);
         }
         self.inbox.held += bytes.len() as u32;
         self.inbox.buffer.push(bytes);
+        Ok(!std::mem::replace(&mut self.inbox.arrived, true))
+    }
+
+    /// Hands out what has arrived.
+    pub fn serve_arrived(&mut self) {
+        self.inbox.arrived = false;
         self.pump();
-        Ok(())
     }
 
     /// `recv`: the packet when it is there, else the caller's place among the readers.

@@ -53,6 +53,9 @@ struct Feeding<'l, 'e> {
     env: Env<'e>,
     link: &'l ResourceArc<Link>,
     news: Vec<Term<'e>>,
+    /// Connections with new bytes. Served at the end, so that a process is woken once for all the
+    /// frames that a chunk has for it.
+    touched: Vec<ResourceArc<Conn>>,
 }
 
 /// Takes in as much of `chunk` as one call may.
@@ -61,10 +64,14 @@ pub fn feed<'e>(env: Env<'e>, link: &ResourceArc<Link>, chunk: &[u8]) -> Fed<'e>
         env,
         link,
         news: Vec::new(),
+        touched: Vec::new(),
     };
     let mut machine = link.machine();
     let mut input = chunk;
     let fatal = feeding.run(&mut machine, &mut input).err();
+    for conn in &feeding.touched {
+        hold(conn, env).serve_arrived();
+    }
     let used = chunk.len() - input.len();
     rustler::schedule::consume_timeslice(env, TIMESLICE_PERCENT);
     let received = &link.counters.received;
@@ -115,7 +122,13 @@ impl<'e> Feeding<'_, 'e> {
         conn.heard.store(self.link.now(), Ordering::Relaxed);
         let mut held = hold(&conn, self.env);
         match held.arrive(bytes) {
-            Ok(()) => Ok(()),
+            Ok(first) => {
+                drop(held);
+                if first {
+                    self.touched.push(conn);
+                }
+                Ok(())
+            }
             Err(ConnError::Credit(error)) => Err(LinkError::Credit { id, error }.into()),
             Err(error @ ConnError::AfterEnd) => {
                 held.abort(CloseReason::ProtocolError);

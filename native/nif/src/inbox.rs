@@ -41,6 +41,8 @@ pub struct Inbox {
     pub deaf: bool,
     /// Counts among the connections for which a version 1 link stands still.
     pub choking: bool,
+    /// Whether bytes arrived that were not looked at yet.
+    pub arrived: bool,
     /// Whether the connection waits in its link's list to be served again.
     pub deferred: bool,
     /// Blocked readers, first come, first served.
@@ -59,6 +61,7 @@ impl Default for Inbox {
             ended: None,
             deaf: false,
             choking: false,
+            arrived: false,
             deferred: false,
             readers: VecDeque::new(),
             http: HttpReader::new(false),

@@ -60,7 +60,7 @@ impl<'e> Held<'_, 'e> {
             (atoms::peer(), address(env, conn.peer)),
             (atoms::local(), address(env, conn.local)),
             (atoms::state(), self.state_name().encode(env)),
-            (atoms::reason(), self.reason().encode(env)),
+            (atoms::reason(), self.reason()),
             (atoms::owner(), self.owner_term()),
             (atoms::received(), self.stats.received.bytes.encode(env)),
             (atoms::sent(), self.stats.sent.bytes.encode(env)),
@@ -92,11 +92,15 @@ impl<'e> Held<'_, 'e> {
     }
 
     /// Why it is over, as far as it is.
-    fn reason(&self) -> Option<&'static str> {
-        match self.phase {
-            Phase::Closed(reason) | Phase::Lingering(reason) => Some(reason.as_str()),
-            Phase::Open => self.inbox.ended.map(|reason| reason.as_str()),
-        }
+    fn reason(&self) -> Term<'e> {
+        let env = self.env;
+        let reason = match self.phase {
+            Phase::Closed(reason) | Phase::Lingering(reason) => Some(reason),
+            Phase::Open => self.inbox.ended,
+        };
+        // The list of reasons is closed, so the atoms are few.
+        let atom = reason.and_then(|reason| Atom::from_str(env, reason.as_str()).ok());
+        atom.unwrap_or(atoms::undefined()).encode(env)
     }
 }
 
