@@ -61,51 +61,50 @@ enum Stopped {
     Socket(io::Error),
 }
 
-/// Carries a client's bytes until one of both sides is done with it.
-pub async fn serve(app: Arc<App>, client: Client) {
-    let Client {
-        stream,
-        peer,
-        listening,
-        place,
-    } = client;
+/// Opens a connection for a client that was just accepted, and starts the
+/// task that carries its bytes; or sends it away.
+pub async fn welcome(app: Arc<App>, mut client: Client) {
     // Both fail only on a socket that is dead already.
-    let Ok(local) = stream.local_addr() else {
+    let Ok(local) = client.stream.local_addr() else {
         return;
     };
-    let _ = stream.set_nodelay(true);
+    let _ = client.stream.set_nodelay(true);
+    let Client {
+        peer,
+        ref listening,
+        ..
+    } = client;
+    let (service, kind) = (listening.service.as_str(), listening.kind);
     let caller = Caller {
-        service: &listening.service,
+        service,
         peer: bare(peer),
         local: bare(local),
     };
     match app.links.open(caller).await {
         Ok(connection) => {
-            let id = connection.id();
-            let (number, service) = (connection.link().number(), &listening.service);
+            let (id, number) = (connection.id(), connection.link().number());
             debug!(
                 "connection {id} open link={number} service={service} peer={peer} local={local}"
             );
+            let Client { stream, place, .. } = client;
+            let close_timeout = app.close_timeout;
             let session = Session {
                 stream,
                 connection,
-                kind: listening.kind,
-                close_timeout: app.close_timeout,
+                peer,
+                kind,
+                close_timeout,
+                _place: place,
             };
-            let reason = session.run().await;
-            debug!("connection {id} closed peer={peer} reason={reason}");
+            tokio::spawn(Box::new(session).run());
         }
         Err(reason) => {
             if app.refusals.may() {
-                warn!(
-                    "client {peer} refused: {reason} service={}",
-                    listening.service
-                );
+                warn!("client {peer} refused: {reason} service={service}");
             }
-            Box::pin(refuse(stream, listening.kind)).await;
+            refuse(&mut client.stream, kind).await;
         }
     }
-    drop(place);
 }
 
 /// An address as ejabberd is told it: IPv4 as IPv4 even on a socket for both,
@@ -117,31 +116,41 @@ fn bare(address: SocketAddr) -> SocketAddr {
 struct Session {
     stream: TcpStream,
     connection: Arc<Connection>,
+    peer: SocketAddr,
     kind: Kind,
     close_timeout: Duration,
+    _place: Place,
 }
 
 impl Session {
-    async fn run(self) -> CloseReason {
+    /// Carries a client's bytes until one of both sides is done with it.
+    async fn run(mut self: Box<Self>) {
         let mut unwritten = Vec::new();
         let stopped = tokio::select! {
             biased;
             stopped = self.to_client(&mut unwritten) => stopped,
             error = self.from_client() => Stopped::Socket(error),
         };
-        match stopped {
+        let reason = match stopped {
             Stopped::Link(ending) => {
                 // In a box, so that an idle client's task keeps no room for it.
                 Box::pin(self.finish(ending, unwritten)).await;
                 ending.reason()
             }
             Stopped::Socket(error) => {
-                let id = self.connection.id();
-                debug!("connection {id}: the client's socket failed: {error}");
+                debug!(
+                    "connection {}: the client's socket failed: {error}",
+                    self.connection.id()
+                );
                 self.connection.abandon(CloseReason::ClientClosed);
                 CloseReason::ClientClosed
             }
-        }
+        };
+        debug!(
+            "connection {} closed peer={} reason={reason}",
+            self.connection.id(),
+            self.peer
+        );
     }
 
     /// Client to link. Ends only when the socket fails.
@@ -273,7 +282,7 @@ impl Session {
 
     /// The connection is gone from the link: ends the client as `ending`
     /// says, `bytes` being what it was not sent yet.
-    async fn finish(mut self, ending: Ending, bytes: Vec<u8>) {
+    async fn finish(&mut self, ending: Ending, bytes: Vec<u8>) {
         let refused = matches!(
             ending.reason(),
             CloseReason::Refused
@@ -282,7 +291,7 @@ impl Session {
                 | CloseReason::Shutdown
         );
         if refused && self.kind == Kind::Http && !self.connection.was_answered() {
-            return refuse(self.stream, self.kind).await;
+            return refuse(&mut self.stream, self.kind).await;
         }
         match ending {
             Ending::Reset(_) => {
@@ -296,7 +305,7 @@ impl Session {
                     LINGER
                 };
                 match timeout_at(deadline, self.stream.write_all(&bytes)).await {
-                    Ok(Ok(())) => close_gently(self.stream, linger).await,
+                    Ok(Ok(())) => close_gently(&mut self.stream, linger).await,
                     Ok(Err(_)) => {}
                     Err(_) => {
                         let _ = self.stream.set_zero_linger();
@@ -308,7 +317,7 @@ impl Session {
 }
 
 /// Sends a client away that was not served.
-async fn refuse(mut stream: TcpStream, kind: Kind) {
+async fn refuse(stream: &mut TcpStream, kind: Kind) {
     if kind == Kind::Http
         && timeout(LINGER, stream.write_all(http::UNAVAILABLE))
             .await
@@ -320,7 +329,7 @@ async fn refuse(mut stream: TcpStream, kind: Kind) {
 }
 
 /// Closes a socket to which all is written, so that the client can read it.
-async fn close_gently(mut stream: TcpStream, linger: Duration) {
+async fn close_gently(stream: &mut TcpStream, linger: Duration) {
     let _ = stream.shutdown().await;
     let mut dropped = [0; 4096];
     let read_out = async { while matches!(stream.read(&mut dropped).await, Ok(1..)) {} };
@@ -333,4 +342,29 @@ fn not_yet(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_task<F>(_: fn(Box<Session>) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// There may be a million of them, and 0.3 kB each for both ends of the
+    /// line is what the design leaves.
+    #[test]
+    fn a_client_is_small() {
+        assert!(
+            size_of_task(Session::run) <= 768,
+            "{}",
+            size_of_task(Session::run)
+        );
+        assert!(
+            size_of::<Connection>() <= 256,
+            "{}",
+            size_of::<Connection>()
+        );
+    }
 }

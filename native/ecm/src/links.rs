@@ -27,11 +27,11 @@ pub struct Links {
 /// Why a client got no connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoLink {
-    /// None came up in time.
-    #[error("no link is up")]
+    /// None came up, or had room, in time.
+    #[error("no link is up that has room")]
     Down,
     /// As many wait for one as may.
-    #[error("no link is up and max_waiting clients wait for one already")]
+    #[error("no link is up, and as many clients as may (max_waiting) wait for one")]
     TooManyWait,
     /// This program ends.
     #[error("shutdown")]
@@ -90,7 +90,10 @@ impl Links {
                 return Ok(connection);
             }
             tokio::select! {
-                in_time = timeout_at(deadline, changed) => in_time.map_err(|_| NoLink::Down)?,
+                in_time = timeout_at(deadline, changed) => if in_time.is_err() {
+                    // A link without room may have some by now.
+                    return self.try_open(caller).ok_or(NoLink::Down);
+                },
                 () = self.stop.cancelled() => return Err(NoLink::Stopped),
             }
         }

@@ -95,7 +95,7 @@ impl Listener {
                         listening: Arc::clone(&listening),
                         place,
                     };
-                    tokio::spawn(client::serve(Arc::clone(&app), client));
+                    tokio::spawn(client::welcome(Arc::clone(&app), client));
                 }
                 // The client went away while it waited.
                 Err(error) if of_the_client(&error) => {}

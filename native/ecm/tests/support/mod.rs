@@ -1,0 +1,415 @@
+//! What the tests drive: the real binary on one side, and a backend that
+//! speaks the link protocol with megaphone-proto on the other.
+//!
+//! Everything waits for an event (a log line, a frame, a byte) and fails
+//! after [`PATIENCE`]; nothing sleeps.
+
+#![allow(dead_code, reason = "each test file uses its own part of it")]
+
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::{Duration, Instant};
+
+use megaphone_proto::control::{CloseReason, Control, ErrorCode, Open};
+use megaphone_proto::frame::put_frame;
+use megaphone_proto::{ConnectionId, Event, Link, LinkConfig, Role};
+
+/// How long a test waits for what must come.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running ECM. Killed when dropped.
+pub struct Ecm {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    log: Receiver<String>,
+    /// Where its listeners are, in the order of the configuration.
+    pub listeners: Vec<SocketAddr>,
+}
+
+/// `config` for a backend at `address`, with one `http` and one `tcp`
+/// listener, both on free ports, and a log of everything.
+pub fn config(address: &str, lines: &str) -> String {
+    format!(
+        "{lines}\n[backend]\naddress = \"{address}\"\nreconnect_min = \"10ms\"\nreconnect_max = \"50ms\"\n\
+         [[listeners]]\nlisten = \"127.0.0.1:0\"\nservice = \"web\"\nkind = \"http\"\n\
+         [[listeners]]\nlisten = \"127.0.0.1:0\"\nservice = \"c2s\"\n\
+         [log]\nlevel = \"debug\"\nformat = \"plain\"\n"
+    )
+}
+
+/// The binary under test.
+pub fn binary() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_megaphone-ecm"))
+}
+
+/// A file of its own that holds `text`, gone when dropped.
+pub fn file(text: &str) -> tempfile::NamedTempFile {
+    let mut file = tempfile::Builder::new().suffix(".toml").tempfile().unwrap();
+    file.write_all(text.as_bytes()).unwrap();
+    file
+}
+
+impl Ecm {
+    /// Starts it with `config` in a file, and waits for its listeners.
+    pub fn start(config: &str) -> Self {
+        let file = file(config);
+        let mut command = binary();
+        command
+            .arg("--config")
+            .arg(file.path())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = lines(child.stderr.take().unwrap());
+        let mut ecm = Self {
+            child,
+            stdin: None,
+            log,
+            listeners: Vec::new(),
+        };
+        ecm.wait_for_listeners(config);
+        ecm
+    }
+
+    /// Starts it as a port program.
+    pub fn start_port(config: &str) -> Self {
+        let mut command = binary();
+        command
+            .arg("--port-program")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let log = lines(child.stdout.take().unwrap());
+        let mut stdin = child.stdin.take().unwrap();
+        stdin
+            .write_all(&(config.len() as u32).to_be_bytes())
+            .unwrap();
+        stdin.write_all(config.as_bytes()).unwrap();
+        let mut ecm = Self {
+            child,
+            stdin: Some(stdin),
+            log,
+            listeners: Vec::new(),
+        };
+        ecm.wait_for_listeners(config);
+        ecm
+    }
+
+    fn wait_for_listeners(&mut self, config: &str) {
+        let services = config
+            .lines()
+            .filter_map(|line| line.strip_prefix("service = \""));
+        let mut lines = Vec::new();
+        let wanted: Vec<_> = services
+            .map(|s| format!(" service={}", s.trim_end_matches('"')))
+            .collect();
+        while lines.len() < wanted.len() {
+            lines.push(self.line("listening on "));
+        }
+        for service in wanted {
+            let line = lines
+                .iter()
+                .find(|line| line.ends_with(&service))
+                .expect("each service once");
+            let address = line.trim_end_matches(&service).rsplit_once(' ').unwrap().1;
+            self.listeners.push(address.parse().unwrap());
+        }
+    }
+
+    /// A client of the `http` listener.
+    pub fn web_client(&self) -> TcpStream {
+        client(self.listeners[0])
+    }
+
+    /// A client of the `tcp` listener.
+    pub fn tcp_client(&self) -> TcpStream {
+        client(self.listeners[1])
+    }
+
+    /// Waits for a log line that contains `part`, skipping others.
+    pub fn line(&self, part: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        let mut skipped = Vec::new();
+        loop {
+            match self
+                .log
+                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+            {
+                Ok(line) if line.contains(part) => return line,
+                Ok(line) => skipped.push(line),
+                Err(_) => panic!("no log line with {part:?} after\n{}", skipped.join("\n")),
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Closes its stdin.
+    pub fn close_stdin(&mut self) {
+        self.stdin = None;
+    }
+
+    /// Waits until it has ended, and returns its status.
+    pub fn exit_code(&mut self) -> Option<i32> {
+        // Its log ends when it does.
+        while let Ok(line) = self.log.recv_timeout(PATIENCE) {
+            drop(line);
+        }
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Ecm {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn lines(from: impl Read + Send + 'static) -> Receiver<String> {
+    let (sender, receiver) = channel();
+    std::thread::spawn(move || {
+        for line in BufReader::new(from).lines().map_while(Result::ok) {
+            // With --nocapture, or when the test fails.
+            println!("ecm: {line}");
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}
+
+/// A client at `address`, impatient like all here.
+pub fn client(address: SocketAddr) -> TcpStream {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+/// Reads until the end of the stream.
+pub fn read_to_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut all = Vec::new();
+    stream.read_to_end(&mut all).unwrap();
+    all
+}
+
+/// Reads exactly `bytes`.
+pub fn read_exact(stream: &mut impl Read, bytes: usize) -> Vec<u8> {
+    let mut all = vec![0; bytes];
+    stream.read_exact(&mut all).unwrap();
+    all
+}
+
+/// A listener for links, as ejabberd has one.
+pub struct Backend {
+    listener: TcpListener,
+}
+
+impl Backend {
+    /// One on a free port.
+    pub fn new() -> Self {
+        Self {
+            listener: TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap(),
+        }
+    }
+
+    /// `IP:PORT`.
+    pub fn address(&self) -> String {
+        self.listener.local_addr().unwrap().to_string()
+    }
+
+    /// Takes the next link and answers its hello.
+    pub fn accept(&self) -> Node {
+        self.accept_with(|_| {})
+    }
+
+    /// As [`Backend::accept`], having changed what the backend says.
+    pub fn accept_with(&self, change: impl FnOnce(&mut LinkConfig)) -> Node {
+        let mut node = Node::new(self.accept_raw(), change);
+        assert_eq!(node.next(), Got::Up(2));
+        let hello = node.protocol.hello();
+        node.say(&hello);
+        node
+    }
+
+    /// Takes the next link, which speaks version 1.
+    pub fn accept_v1(&self) -> Node {
+        Node::new(self.accept_raw(), |_| {})
+    }
+
+    /// Takes the next connection.
+    pub fn accept_raw(&self) -> TcpStream {
+        let (stream, _) = self.listener.accept().unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+}
+
+/// ejabberd's end of one link.
+pub struct Node {
+    stream: TcpStream,
+    protocol: Link,
+    buffer: Vec<u8>,
+    unread: std::ops::Range<usize>,
+    /// Pings that came and were answered.
+    pub pings: usize,
+    /// Whether pings are answered.
+    pub alive: bool,
+}
+
+/// An [`Event`] that owns what it holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Got {
+    Up(u32),
+    Content(ConnectionId, Vec<u8>),
+    End(ConnectionId),
+    Open(Open),
+    Window(ConnectionId, u32),
+    Close(ConnectionId, CloseReason),
+    Reset(ConnectionId, CloseReason),
+    Goaway(CloseReason),
+    Error(ErrorCode, String),
+    /// The link's stream has ended.
+    Eof,
+}
+
+impl Node {
+    fn new(stream: TcpStream, change: impl FnOnce(&mut LinkConfig)) -> Self {
+        let mut config = LinkConfig::new(Role::Node, "test-node", "00ff");
+        config.link = Some("link-7".to_owned());
+        change(&mut config);
+        Self {
+            stream,
+            protocol: Link::new(config),
+            buffer: vec![0; 65536],
+            unread: 0..0,
+            pings: 0,
+            alive: true,
+        }
+    }
+
+    /// The stream itself.
+    pub fn stream(&mut self) -> &mut TcpStream {
+        &mut self.stream
+    }
+
+    /// What the ECM said of itself.
+    pub fn peer(&self) -> &megaphone_proto::control::Hello {
+        self.protocol.peer().unwrap()
+    }
+
+    /// The next event that is no ping or pong.
+    pub fn next(&mut self) -> Got {
+        loop {
+            let mut input = &self.buffer[self.unread.clone()];
+            let event = self.protocol.next(&mut input).unwrap().map(Got::from_event);
+            self.unread.start = self.unread.end - input.len();
+            match event {
+                Some(Some(got)) => return got,
+                Some(None) => self.pings += 1,
+                None => match self.stream.read(&mut self.buffer) {
+                    Ok(0) => return Got::Eof,
+                    Ok(bytes) => self.unread = 0..bytes,
+                    Err(error) if error.kind() == ErrorKind::ConnectionReset => return Got::Eof,
+                    Err(error) => panic!("nothing came over the link: {error}"),
+                },
+            }
+        }
+    }
+
+    /// The next event, which must be an `open`, but for content that crossed
+    /// a close.
+    pub fn opened(&mut self) -> Open {
+        loop {
+            match self.next() {
+                Got::Open(open) => return open,
+                Got::Content(..) => {}
+                other => panic!("{other:?} and not an open"),
+            }
+        }
+    }
+
+    /// Collects content of `id` until it has `bytes` of it.
+    pub fn content(&mut self, id: ConnectionId, bytes: usize) -> Vec<u8> {
+        let mut all = Vec::new();
+        while all.len() < bytes {
+            match self.next() {
+                Got::Content(from, content) if from == id => all.extend(content),
+                Got::Window(..) => {}
+                other => panic!(
+                    "{other:?} and not content of {id}, after {} bytes",
+                    all.len()
+                ),
+            }
+        }
+        all
+    }
+
+    /// Sends a control message.
+    pub fn say(&mut self, message: &Control) {
+        self.stream.write_all(&message.to_frame()).unwrap();
+    }
+
+    /// Sends one frame.
+    pub fn send(&mut self, id: ConnectionId, content: &[u8]) {
+        let mut frame = Vec::new();
+        put_frame(id, content, &mut frame);
+        self.stream.write_all(&frame).unwrap();
+    }
+
+    /// Grants credit.
+    pub fn grant(&mut self, id: ConnectionId, bytes: u32) {
+        self.say(&Control::Window { id, bytes });
+    }
+}
+
+impl Got {
+    fn from_event(event: Event<'_>) -> Option<Self> {
+        Some(match event {
+            Event::Up { version } => Self::Up(version),
+            Event::Content { id, bytes } => Self::Content(id, bytes.to_vec()),
+            Event::End { id } => Self::End(id),
+            Event::Open(open) => Self::Open(*open),
+            Event::Window { id, bytes } => Self::Window(id, bytes),
+            Event::Close { id, reason } => Self::Close(id, reason),
+            Event::Reset { id, reason } => Self::Reset(id, reason),
+            Event::Goaway { reason, .. } => Self::Goaway(reason),
+            Event::PeerError { code, text } => Self::Error(code, text),
+            Event::Ping { .. } | Event::Pong { .. } | Event::Ack { .. } => return None,
+        })
+    }
+}
+
+/// An ECM with one link to a backend, and the backend's end of it.
+pub fn linked(lines: &str) -> (Ecm, Backend, Node) {
+    let backend = Backend::new();
+    let ecm = Ecm::start(&config(&backend.address(), lines));
+    let node = backend.accept();
+    ecm.line("link 1 up to ");
+    (ecm, backend, node)
+}
+
+/// Bytes that depend on `seed`, to see that they come whole and in order.
+pub fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
