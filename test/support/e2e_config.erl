@@ -3,17 +3,19 @@
 -module(e2e_config).
 
 -export([yaml/1, ports/0]).
--export_type([ports/0]).
+-export_type([options/0, ports/0]).
 
 -type ports() :: #{http := inet:port_number(), c2s := inet:port_number(), mqtt := inet:port_number()}.
--type options() :: #{front := stock | megaphone, ports := ports(),
-                     dir := file:filename(),       % the link's Unix socket is made here
+-type options() :: #{dir := file:filename(),            % the link's Unix socket is made here
                      certificate := file:filename(),
-                     link_port => inet:port_number(), % a second, open link listener
-                     listen => iodata()}.            % instead of all listeners below
+                     stock => ports(),                  % ejabberd's own listeners
+                     edge => ports(),                   % megaphone's, with an ECM of its own in front
+                     link => inet:port_number(),        % a link listener for anybody's ECM
+                     services => iodata()}.             % of megaphone's, instead of the usual three
 
+%% Free ports, one for each service.
 -spec ports() -> ports().
-ports() -> #{http => e2e_port:free(), c2s => e2e_port:free(), mqtt => e2e_port:free()}.
+ports() -> maps:from_list([{Service, e2e_port:free()} || Service <- services()]).
 
 -spec yaml(options()) -> iodata().
 yaml(Options) ->
@@ -39,8 +41,8 @@ yaml(Options) ->
      "    conversejs_resources: \"", converse(), "\"\n"
      %% mod_conversejs itself does not serve Converse's emoji.json and sounds.
      "    conversejs_options: {assets_path: /files/node_modules/converse.js/dist/}\n"
-     "    websocket_url: \"ws://@HOST@:", port(http, Options), "/ws\"\n"
-     "    bosh_service_url: \"http://@HOST@:", port(http, Options), "/bosh\"\n"
+     "    websocket_url: \"ws://@HOST@:", chat_port(Options), "/ws\"\n"
+     "    bosh_service_url: \"http://@HOST@:", chat_port(Options), "/bosh\"\n"
      "  mod_disco: {}\n"
      "  mod_http_fileserver: {docroot: \"", e2e_paths:installed(), "\"}\n"
      "  mod_mqtt: {}\n"
@@ -49,29 +51,34 @@ yaml(Options) ->
      "  mod_roster: {}\n"
      "  mod_vcard: {}\n"].
 
-listen(#{listen := Listen}) ->
-    Listen;
-listen(#{front := stock} = Options) ->
-    [["  - {port: ", port(Service, Options), ", ip: \"127.0.0.1\", ", options(Service), "}\n"]
-     || Service <- [http, c2s, mqtt]];
-listen(#{front := megaphone, dir := Dir} = Options) ->
-    ["  - port: \"unix:", Dir, "/link.sock\"\n",
-     megaphone(),
+listen(Options) -> [stock(Options), edge(Options), link_listener(Options)].
+
+stock(#{stock := Ports}) ->
+    [["  - {port: ", port(Service, Ports), ", ip: \"127.0.0.1\", ", options(Service), "}\n"]
+     || Service <- services()];
+stock(_) -> [].
+
+edge(#{edge := Ports, dir := Dir} = Options) ->
+    ["  - port: \"unix:", Dir, "/link.sock\"\n", megaphone(Options),
      "    ecm:\n"
      "      listeners:\n",
-     [["        - {listen: \"127.0.0.1:", port(Service, Options), "\", service: ",
-       atom_to_list(Service), ", kind: ", kind(Service), "}\n"] || Service <- [http, c2s, mqtt]],
-     case Options of
-         #{link_port := LinkPort} ->
-             ["  - port: ", integer_to_list(LinkPort), "\n    ip: \"127.0.0.1\"\n", megaphone()];
-         _ ->
-             []
-     end].
+     [["        - {listen: \"127.0.0.1:", port(Service, Ports), "\", service: ",
+       atom_to_list(Service), "}\n"] || Service <- services()]];
+edge(_) -> [].
 
-megaphone() ->
+link_listener(#{link := Port} = Options) ->
+    ["  - port: ", integer_to_list(Port), "\n    ip: \"127.0.0.1\"\n", megaphone(Options)];
+link_listener(_) -> [].
+
+megaphone(Options) ->
     ["    module: megaphone\n"
      "    services:\n",
-     [["      ", atom_to_list(Service), ": {", options(Service), "}\n"] || Service <- [http, c2s, mqtt]]].
+     case Options of
+         #{services := Services} -> Services;
+         _ -> [["      ", atom_to_list(Service), ": {", options(Service), "}\n"] || Service <- services()]
+     end].
+
+services() -> [http, c2s, mqtt].
 
 options(http) ->
     "module: ejabberd_http, request_handlers: {/bosh: mod_bosh, /ws: ejabberd_http_ws, "
@@ -82,9 +89,11 @@ options(c2s) ->
 options(mqtt) ->
     "module: mod_mqtt".
 
-kind(http) -> "http";
-kind(_) -> "tcp".
+%% Where a page that mod_conversejs made sends its user.
+chat_port(#{edge := Ports}) -> port(http, Ports);
+chat_port(#{stock := Ports}) -> port(http, Ports);
+chat_port(_) -> "0".
 
-port(Service, #{ports := Ports}) -> integer_to_list(maps:get(Service, Ports)).
+port(Service, Ports) -> integer_to_list(maps:get(Service, Ports)).
 
 converse() -> filename:join([e2e_paths:node_modules(), "converse.js", "dist"]).

@@ -3,29 +3,38 @@
 %% input, so it ends with the test run, whatever becomes of that.
 -module(e2e_ejabberd).
 
--export([start/1, stop/1, kill/1, call/4, log_file/1, wait_log/3, grep_log/2]).
+-export([temporary/0, start/1, stop/1, kill/1, call/4, mark_log/1, wait_log/3, wait_log/4, grep_log/2, keep_log/2]).
 -export_type([ejabberd/0]).
 
 -type ejabberd() :: #{peer := pid(), os_pid := non_neg_integer(), dir := file:filename()}.
--type options() :: #{version := string(), dir := file:filename(), config := iodata(),
-                     users => [{User :: string(), Password :: string()}]}.
+-type options() :: #{version := string(), dir := file:filename(), config := iodata()}.
 
 -define(HOST, <<"localhost">>).
 -define(START_TIMEOUT, 60_000).
 
-%% Returns when ejabberd has started, or what its log says when it would not.
+%% A directory of its own. It is a short one: the name of a Unix socket has 107 bytes at most,
+%% and Common Test's own directories leave nothing of them.
+-spec temporary() -> file:filename().
+temporary() ->
+    Dir = lists:flatten(io_lib:format("/tmp/megaphone-~s-~s",
+                                      [os:getpid(), integer_to_list(rand:uniform(1 bsl 32), 36)])),
+    ok = file:make_dir(Dir),
+    Dir.
+
+%% Starts ejabberd with the accounts alice and bob (passwords alice-pw and bob-pw).
+%% Returns when it has started, or what its log says when it would not.
 -spec start(options()) -> {ok, ejabberd()} | {error, {Reason :: term(), Log :: binary()}}.
-start(#{version := Version, dir := Dir, config := Config} = Options) ->
+start(#{version := Version, dir := Dir, config := Config}) ->
     ok = filelib:ensure_dir(filename:join([Dir, "mnesia", "file"])),
     ok = file:write_file(config_file(Dir), Config),
     {ok, Peer, _Node} = peer:start(#{connection => standard_io, name => undefined,
-                                     args => arguments(Version, Dir), env => env(Version),
+                                     args => arguments(Dir), env => env(Version),
                                      wait_boot => ?START_TIMEOUT, peer_down => stop}),
     OsPid = list_to_integer(peer:call(Peer, os, getpid, [])),
     Node = #{peer => Peer, os_pid => OsPid, dir => Dir},
     case start_ejabberd(Peer) of
         ok ->
-            [ok = register_user(Node, User) || User <- maps:get(users, Options, [])],
+            [register_user(Node, User) || User <- ["alice", "bob"]],
             {ok, Node};
         {error, Reason} ->
             stop(Node),
@@ -51,14 +60,22 @@ kill(#{os_pid := OsPid}) -> e2e_process:kill_os_pid(OsPid).
 call(#{peer := Peer}, Module, Function, Args) ->
     peer:call(Peer, Module, Function, Args, ?START_TIMEOUT).
 
--spec log_file(ejabberd()) -> file:filename().
-log_file(#{dir := Dir}) -> log_name(Dir).
+-spec mark_log(ejabberd()) -> e2e_log:mark().
+mark_log(#{dir := Dir}) -> e2e_log:mark(log_file(Dir)).
 
--spec wait_log(ejabberd(), Pattern :: iodata(), timeout()) -> {ok, binary()} | {error, term()}.
-wait_log(Node, Pattern, Timeout) -> e2e_log:wait(log_file(Node), Pattern, Timeout).
+wait_log(Node, Pattern, Timeout) -> wait_log(Node, 0, Pattern, Timeout).
+
+-spec wait_log(ejabberd(), e2e_log:mark(), Pattern :: iodata(), timeout()) -> {ok, binary()} | {error, term()}.
+wait_log(#{dir := Dir}, Mark, Pattern, Timeout) -> e2e_log:wait(log_file(Dir), Mark, Pattern, Timeout).
 
 -spec grep_log(ejabberd(), Pattern :: iodata()) -> [binary()].
-grep_log(Node, Pattern) -> e2e_log:grep(log_file(Node), Pattern).
+grep_log(#{dir := Dir}, Pattern) -> e2e_log:grep(log_file(Dir), Pattern).
+
+%% Puts the log where Common Test shows it, and removes the node's directory.
+-spec keep_log(file:filename(), Into :: file:filename()) -> ok.
+keep_log(Dir, Into) ->
+    _ = file:copy(log_file(Dir), filename:join(Into, filename:basename(Dir) ++ ".ejabberd.log")),
+    file:del_dir_r(Dir).
 
 %% A wrong configuration halts the whole node, which ends the call as well.
 start_ejabberd(Peer) ->
@@ -69,29 +86,30 @@ start_ejabberd(Peer) ->
         _Class:Reason -> {error, Reason}
     end.
 
-register_user(Node, {User, Password}) ->
-    call(Node, ejabberd_auth, try_register,
-         [list_to_binary(User), ?HOST, list_to_binary(Password)]).
+%% A node that is started again in its old directory has them already.
+register_user(Node, User) ->
+    Result = call(Node, ejabberd_auth, try_register,
+                  [list_to_binary(User), ?HOST, list_to_binary(User ++ "-pw")]),
+    true = lists:member(Result, [ok, {error, exists}]).
 
-arguments(Version, Dir) ->
-    Libraries = libraries(Version),
+arguments(Dir) ->
+    ["-pa", e2e_paths:app_ebin(), filename:dirname(code:which(?MODULE)),
+     "-ejabberd", "config", term(config_file(Dir)),
+     "-ejabberd", "log_path", term(log_file(Dir)),
+     "-ejabberd", "quiet", "true",
+     "-mnesia", "dir", term(filename:join(Dir, "mnesia"))].
+
+env(Version) ->
+    Libraries = filename:join(e2e_paths:ejabberd(Version), "lib"),
     filelib:is_dir(Libraries) orelse error({not_unpacked, Version, "run scripts/ejabberd " ++ Version}),
-    ["-pa", e2e_paths:app_ebin(), filename:dirname(code:which(?MODULE))]
-        ++ ["-ejabberd", "config", term(config_file(Dir)),
-            "-ejabberd", "log_path", term(log_name(Dir)),
-            "-ejabberd", "quiet", "true",
-            "-mnesia", "dir", term(filename:join(Dir, "mnesia"))].
-
-env(Version) -> [{"ERL_LIBS", libraries(Version)}, {"ERL_CRASH_DUMP_BYTES", "0"}].
-
-libraries(Version) -> filename:join(e2e_paths:ejabberd(Version), "lib").
+    [{"ERL_LIBS", Libraries}, {"ERL_CRASH_DUMP_BYTES", "0"}].
 
 config_file(Dir) -> filename:join(Dir, "ejabberd.yml").
 
-log_name(Dir) -> filename:join(Dir, "ejabberd.log").
+log_file(Dir) -> filename:join(Dir, "ejabberd.log").
 
 log(Dir) ->
-    case file:read_file(log_name(Dir)) of
+    case file:read_file(log_file(Dir)) of
         {ok, Text} -> Text;
         {error, enoent} -> <<>>
     end.

@@ -1,12 +1,19 @@
-%% A log file as a stream of lines to wait for, from its beginning and while it grows.
+%% A log file as a stream of lines to wait for, from some place on and while it grows.
 -module(e2e_log).
 
--export([wait/3, grep/2]).
+-export([mark/1, wait/4, grep/2]).
 
-%% Waits until the file has a line that matches.
--spec wait(file:filename(), Pattern :: iodata(), timeout()) -> {ok, Line :: binary()} | {error, term()}.
-wait(File, Pattern, Timeout) ->
-    Tail = e2e_process:start("tail", ["-n", "+1", "-s", "0.05", "-F", File], []),
+-type mark() :: non_neg_integer().
+-export_type([mark/0]).
+
+%% Where the file ends now: what is waited for from there on is news.
+-spec mark(file:filename()) -> mark().
+mark(File) -> filelib:file_size(File).
+
+%% Waits until the file has a line behind the mark that matches.
+-spec wait(file:filename(), mark(), Pattern :: iodata(), timeout()) -> {ok, Line :: binary()} | {error, term()}.
+wait(File, Mark, Pattern, Timeout) ->
+    Tail = e2e_process:start("tail", ["-c", "+" ++ integer_to_list(Mark + 1), "-s", "0.05", "-F", File], []),
     Result = e2e_process:wait_line(Tail, Pattern, Timeout),
     ok = e2e_process:stop(Tail),
     case Result of

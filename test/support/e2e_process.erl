@@ -3,7 +3,7 @@
 -module(e2e_process).
 
 -export([start/3, wait_line/3, wait_exit/2, run/4, kill/1, stop/1, os_pid/1]).
--export([alive/1, kill_os_pid/1, wait_gone/2, children/1]).
+-export([alive/1, kill_os_pid/1, wait_gone/2, children/1, name/1]).
 -export_type([process/0]).
 
 -type process() :: #{port := port(), os_pid := non_neg_integer()}.
@@ -90,6 +90,14 @@ wait_gone(OsPid, Timeout) ->
             kill_os_pid(WatchPid),
             catch port_close(Port),
             {error, {still_running, OsPid}}
+    end.
+
+%% The program that a process runs, its first 15 bytes; empty when there is no such process.
+-spec name(non_neg_integer()) -> binary().
+name(OsPid) ->
+    case file:read_file(["/proc/", integer_to_list(OsPid), "/comm"]) of
+        {ok, Name} -> string:trim(Name);
+        {error, _} -> <<>>
     end.
 
 %% All living descendants of a process, for "nothing is left behind".
