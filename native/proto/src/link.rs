@@ -264,11 +264,12 @@ impl Link {
         }
     }
 
-    /// Bytes, the largest content to send in one frame: the peer's `max_frame`, or in version 1,
-    /// where it cannot say, what this side takes itself.
+    /// Bytes, the largest content to send in one frame: the peer's `max_frame`, and never more
+    /// than this side takes itself, which is all that is known in version 1.
     pub fn max_content_to_send(&self) -> u32 {
+        let own = self.config.max_content;
         let peer = self.peer.as_ref();
-        peer.map_or(self.config.max_content, |peer| peer.max_frame)
+        peer.map_or(own, |peer| peer.max_frame.min(own))
     }
 
     /// Would the peer understand an `error` message? Not in version 1, and not when what came

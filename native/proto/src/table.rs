@@ -33,7 +33,7 @@ impl<C> Table<C> {
     /// An empty table for at most `limit` connections. Allocates nothing for them yet.
     pub fn new(limit: usize) -> Self {
         Table {
-            shards: (0..SHARDS).map(|_| HashTable::new()).collect(),
+            shards: shards(),
             hasher: RandomState::default(),
             len: 0,
             limit,
@@ -125,11 +125,13 @@ impl<C> Table<C> {
         all.map(|(id, conn)| (*id, conn))
     }
 
-    /// Takes all open connections out, in no order, and forgets the buried ids.
-    pub fn drain(&mut self) -> impl Iterator<Item = (ConnectionId, C)> + '_ {
+    /// Takes all open connections out, in no order, and forgets the buried ids. The table is
+    /// empty at once, however many of them are looked at.
+    pub fn drain(&mut self) -> impl Iterator<Item = (ConnectionId, C)> + use<C> {
         self.len = 0;
         self.tombstones = Tombstones::default();
-        self.shards.iter_mut().flat_map(HashTable::drain)
+        let all = std::mem::replace(&mut self.shards, shards());
+        all.into_vec().into_iter().flatten()
     }
 
     /// Version 1: this side closed `id` and the peer has not ended its half yet. Until it does,
@@ -149,6 +151,10 @@ impl<C> Table<C> {
     pub fn unbury(&mut self, id: ConnectionId) -> bool {
         self.tombstones.remove(id)
     }
+}
+
+fn shards<C>() -> Box<[HashTable<(ConnectionId, C)>]> {
+    (0..SHARDS).map(|_| HashTable::new()).collect()
 }
 
 /// Bits of the hash that the shards' own tables do not look at first: they use the lowest for
@@ -274,6 +280,31 @@ mod tests {
         }
         assert!(table.is_empty());
         assert_eq!(table.iter().count(), 0);
+    }
+
+    #[test]
+    fn ids_of_any_pattern_spread_over_the_shards() {
+        for step in [1, 256, 1 << 32, 1 << 56] {
+            let mut table = Table::new(usize::MAX);
+            for number in 0..64 * SHARDS as u64 {
+                table
+                    .open(id(number.wrapping_mul(step) + number / 256), ())
+                    .unwrap();
+            }
+            let fullest = table.shards.iter().map(HashTable::len).max();
+            assert!(fullest < Some(2 * 64), "{fullest:?} at steps of {step}");
+        }
+    }
+
+    #[test]
+    fn a_drained_table_is_empty_whether_or_not_anyone_looked() {
+        let mut table = Table::new(10);
+        table.open(id(1), ()).unwrap();
+        table.open(id(2), ()).unwrap();
+        table.bury(id(3));
+        assert!(table.drain().next().is_some());
+        assert_eq!((table.len(), table.iter().count()), (0, 0));
+        assert!(!table.is_buried(id(3)));
     }
 
     #[test]

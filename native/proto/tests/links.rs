@@ -133,6 +133,10 @@ fn connections_get_the_windows_of_the_hellos() {
     let unlimited = Conn::new(SendCredit::unlimited(), RecvWindow::unlimited());
     assert_eq!(edge_v1().new_conn(), unlimited);
     assert_eq!(edge_v1().max_content_to_send(), 65_536);
+    let huge = ANSWER.replace("=5000", "=4294967263");
+    let mut edge = Link::new(LinkConfig::new(Role::Edge, "e", "00"));
+    told(&mut edge, &lines(&[&huge]), 9).unwrap();
+    assert_eq!(edge.max_content_to_send(), 65_536);
 }
 
 #[test]
