@@ -9,9 +9,14 @@
 %% "Nothing comes within this": long for a loopback, short for a test.
 -define(SOON, 60).
 
+%% A suite may have fewer.
+-ifndef(GROUPS).
+-define(GROUPS, [tcp, link, megaphone]).
+-endif.
+
 suite() -> [{timetrap, {seconds, 60}}].
 all() -> [{group, Group} || {Group, _, _} <- groups()].
-groups() -> socket_pair:groups(cases()).
+groups() -> socket_pair:groups(?GROUPS, cases()).
 init_per_group(Name, Config) -> socket_pair:init_group(Name, Config).
 end_per_group(Name, Config) -> socket_pair:end_group(Name, Config).
 init_per_testcase(_Case, Config) -> socket_pair:init_case(Config).

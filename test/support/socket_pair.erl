@@ -9,7 +9,7 @@
 -module(socket_pair).
 
 %% For the suites.
--export([groups/1, groups/2, init_group/2, end_group/2, init_case/1, end_case/1]).
+-export([groups/2, init_group/2, end_group/2, init_case/1, end_case/1]).
 %% For the cases.
 -export([open/1, open/2, connect/1, listen/2, listener/1, group/1, virtual/1]).
 -export([send/2, recv/2, rest/1, finish/1, close/1, reset/1, address/1, socket/1]).
@@ -23,7 +23,6 @@
 
 %% ---- for the suites ----
 
-groups(Cases) -> groups([tcp, link, megaphone], Cases).
 groups(Names, Cases) -> [{Name, [], Cases} || Name <- Names].
 
 init_group(tcp, Config) -> [{pair, tcp} | Config];
