@@ -6,10 +6,13 @@
 //! is kept in a [`table::Table`] of [`conn::Conn`]s, by whoever owns the link.
 
 pub mod buffer;
+mod config;
 pub mod conn;
 pub mod control;
 pub mod credit;
+mod digits;
 pub mod error;
+mod event;
 mod facts;
 mod fields;
 pub mod frame;

@@ -17,138 +17,17 @@
 //! Connections are not known here: whether an id is open, and whether its credit holds, is for
 //! the owner of the [`Table`](crate::table::Table) to say.
 
+pub use crate::config::{LinkConfig, Role};
 use crate::conn::Conn;
-use crate::control::{CloseReason, Control, ErrorCode, Hello, Open};
+use crate::control::{Control, Hello};
 use crate::credit::{RecvWindow, SendCredit};
 use crate::error::{Excerpt, LinkError, Place};
+pub use crate::event::Event;
 use crate::frame::{ConnectionId, Decoder, Piece};
-use crate::limits::{CONTROL_LINE_MAX, DEFAULT_MAX_CONTENT, DEFAULT_WINDOW};
+use crate::limits::CONTROL_LINE_MAX;
 
 /// The highest version of the protocol that is spoken here.
 pub const VERSION: u32 = 2;
-
-/// Which side of the link this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The ECM: it dials, and says hello first.
-    Edge,
-    /// ejabberd: it listens, and learns the version from the first frame.
-    Node,
-}
-
-/// What one side is and takes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LinkConfig {
-    /// Which side this is.
-    pub role: Role,
-    /// This side's name, for people; at most [`NAME_MAX`](crate::limits::NAME_MAX) bytes.
-    pub name: String,
-    /// Random bytes in hex, fresh for each link.
-    pub nonce: String,
-    /// Bytes that this side takes per connection before the peer must wait.
-    pub window: u32,
-    /// Bytes, the largest content that this side takes in one frame; at least
-    /// [`MIN_MAX_CONTENT`](crate::limits::MIN_MAX_CONTENT) for version 2.
-    pub max_content: u32,
-    /// For a node: may a link be version 1?
-    pub allow_v1: bool,
-    /// For an edge: the version it speaks, 1 or 2.
-    pub version: u32,
-    /// For a node: this link's name.
-    pub link: Option<String>,
-}
-
-impl LinkConfig {
-    /// The protocol's defaults for a side of this role, name and nonce: version 2, and version 1
-    /// allowed.
-    pub fn new(role: Role, name: impl Into<String>, nonce: impl Into<String>) -> Self {
-        LinkConfig {
-            role,
-            name: name.into(),
-            nonce: nonce.into(),
-            window: DEFAULT_WINDOW,
-            max_content: DEFAULT_MAX_CONTENT,
-            allow_v1: true,
-            version: VERSION,
-            link: None,
-        }
-    }
-}
-
-/// What came over the link.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event<'a> {
-    /// The version is known, always the first event. A node answers version 2 with its
-    /// [`Link::hello`].
-    Up {
-        /// 1 or 2.
-        version: u32,
-    },
-    /// Bytes of a client's connection, never none.
-    Content {
-        /// The connection.
-        id: ConnectionId,
-        /// The bytes, borrowed from the input.
-        bytes: &'a [u8],
-    },
-    /// The peer sends nothing more on a connection.
-    End {
-        /// The connection.
-        id: ConnectionId,
-    },
-    /// A client connected. Only to a node.
-    Open(Box<Open>),
-    /// Credit for a connection.
-    Window {
-        /// The connection.
-        id: ConnectionId,
-        /// Bytes, never 0.
-        bytes: u32,
-    },
-    /// The peer is done with a connection; deliver what came before.
-    Close {
-        /// The connection.
-        id: ConnectionId,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// The peer is done with a connection; deliver nothing more.
-    Reset {
-        /// The connection.
-        id: ConnectionId,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// To be answered at once with a pong of the same word.
-    Ping {
-        /// The word.
-        word: String,
-    },
-    /// The answer to a ping.
-    Pong {
-        /// The ping's word.
-        word: String,
-    },
-    /// The peer has received that much.
-    Ack {
-        /// Bytes of frames after the handshake.
-        bytes: u64,
-    },
-    /// The peer wants no new connections.
-    Goaway {
-        /// Why.
-        reason: CloseReason,
-        /// Seconds after which it may be otherwise.
-        retry_after: Option<u32>,
-    },
-    /// The peer closes the link for this.
-    PeerError {
-        /// Why, for programs.
-        code: ErrorCode,
-        /// Why, for people. May hold any character: escape it in a log.
-        text: String,
-    },
-}
 
 #[derive(Clone, Debug)]
 enum Phase {
