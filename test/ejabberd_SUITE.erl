@@ -149,8 +149,8 @@ v1_chat(Send, Config) ->
     Alice = e2e_bosh:login(v1_http(Peer, 1001, Send), <<"alice">>, <<"alice-pw">>),
     Bob = e2e_bosh:login(v1_http(Peer, 16#ffffffffffffffff, Send), <<"bob">>, <<"bob-pw">>),
     Bob1 = e2e_bosh:listen(Bob),
-    Alice1 = e2e_bosh:say(Alice, e2e_bosh:jid(Bob), <<"Wie geht's?"/utf8>>),
-    {<<"Wie geht's?">>, Bob2} = e2e_bosh:hear(Bob1),
+    Alice1 = e2e_bosh:say(Alice, e2e_bosh:jid(Bob), <<"Schöne Grüße"/utf8>>),
+    {<<"Schöne Grüße"/utf8>>, Bob2} = e2e_bosh:hear(Bob1),
     _ = e2e_bosh:say(Bob2, e2e_bosh:jid(Alice), <<"0000000032|00000000000000001001|">>),
     {<<"0000000032|00000000000000001001|">>, _} = e2e_bosh:hear(Alice1),
     link_peer:stop(Peer).
