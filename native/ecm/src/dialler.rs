@@ -53,6 +53,8 @@ struct Up {
     link: Arc<Link>,
     reader: Reader,
     output: Output,
+    /// What is logged once clients can come.
+    sentence: String,
 }
 
 /// Keeps link `number` up until the program ends.
@@ -168,14 +170,16 @@ async fn shake_hands(
         max_connections: app.places.all() as usize,
     };
     let address = &config.backend.address;
-    info!(
+    let sentence = format!(
         "link {number} up to {address} version={version}{}",
         named(reader.protocol())
     );
+    let link = Arc::new(Link::new(terms, Ids::new()?));
     Ok(Up {
-        link: Arc::new(Link::new(terms, Ids::new()?)),
+        link,
         reader,
         output,
+        sentence,
     })
 }
 
@@ -206,6 +210,7 @@ async fn run(app: &App, up: Up) -> LinkEnd {
         link,
         mut reader,
         output,
+        sentence,
     } = up;
     let hears_errors = reader.protocol().hears_errors();
     let read_link = Arc::clone(&link);
@@ -213,6 +218,7 @@ async fn run(app: &App, up: Up) -> LinkEnd {
         AbortOnDropHandle::new(tokio::spawn(async move { reader.run(&read_link).await }));
     let mut writer = AbortOnDropHandle::new(tokio::spawn(write(output, Arc::clone(&link))));
     app.links.add(Arc::clone(&link));
+    info!("{sentence}");
     let end = tokio::select! {
         biased;
         end = &mut reader => end.unwrap_or_else(|error| LinkEnd::Read(error.into())),

@@ -129,18 +129,27 @@ impl Ecm {
 
     /// Waits for a log line that contains `part`, skipping others.
     pub fn line(&self, part: &str) -> String {
+        self.lines([part]).remove(0)
+    }
+
+    /// Waits for a log line for each of `parts`, which may come in any order,
+    /// skipping others.
+    pub fn lines<const N: usize>(&self, parts: [&str; N]) -> Vec<String> {
         let deadline = Instant::now() + PATIENCE;
+        let mut found = [const { None }; N];
         let mut skipped = Vec::new();
-        loop {
-            match self
-                .log
-                .recv_timeout(deadline.saturating_duration_since(Instant::now()))
-            {
-                Ok(line) if line.contains(part) => return line,
-                Ok(line) => skipped.push(line),
-                Err(_) => panic!("no log line with {part:?} after\n{}", skipped.join("\n")),
+        while found.iter().any(Option::is_none) {
+            let patience = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = self.log.recv_timeout(patience) else {
+                panic!("no log line with {parts:?} after\n{}", skipped.join("\n"));
+            };
+            let matches = |n: &usize| found[*n].is_none() && line.contains(parts[*n]);
+            match (0..N).find(matches) {
+                Some(n) => found[n] = Some(line),
+                None => skipped.push(line),
             }
         }
+        found.into_iter().flatten().collect()
     }
 
     /// Its process id.
@@ -195,6 +204,7 @@ pub fn client(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
     stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
     stream
 }
 
@@ -254,6 +264,7 @@ impl Backend {
         let (stream, _) = self.listener.accept().unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
         stream
     }
 }

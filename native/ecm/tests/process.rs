@@ -1,0 +1,273 @@
+//! The program as a process: its command line, signals, ports and statuses.
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpListener;
+use std::process::{Output, Stdio};
+
+use megaphone_proto::control::CloseReason;
+use support::*;
+
+fn run(arguments: &[&str]) -> Output {
+    binary().args(arguments).output().unwrap()
+}
+
+fn check(text: &str) -> (Option<i32>, String, String) {
+    let file = file(text);
+    let name = file.path().to_str().unwrap();
+    let output = run(&["--config", name, "--check"]);
+    let clean = |bytes| String::from_utf8(bytes).unwrap().replace(name, "FILE");
+    (
+        output.status.code(),
+        clean(output.stdout),
+        clean(output.stderr),
+    )
+}
+
+#[test]
+fn check_shows_what_was_understood() {
+    let text = "max_clients = 7\n[backend]\naddress = \"127.0.0.1:6280\"\n\
+                [[listeners]]\nlisten = \"[::]:5280\"\nservice = \"http\"\nkind = \"http\"\n";
+    let (code, out, err) = check(text);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for part in [
+        "The configuration is valid.\n",
+        "protocol          2\n",
+        "window            16384 bytes\n",
+        "max_clients       7 here, where ",
+        "backend           127.0.0.1:6280\n",
+        "listener          [::]:5280 service=http kind=http backlog=1024\n",
+    ] {
+        assert!(out.contains(part), "{part:?} not in\n{out}");
+    }
+}
+
+#[test]
+fn a_wrong_configuration_is_status_2_and_one_clear_line() {
+    let (code, out, err) = check("window = 16384\nlinks = 65\n");
+    assert_eq!((code, out.as_str()), (Some(2), ""));
+    assert_eq!(
+        err,
+        "megaphone-ecm: FILE:2:9: links: 65 is not a number from 1 to 64\n"
+    );
+
+    let file = file("links = 65\n");
+    let output = run(&["--config", file.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(2));
+
+    let output = run(&["--config", "/does/not/exist.toml"]);
+    assert_eq!(output.status.code(), Some(2));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        err,
+        "megaphone-ecm: /does/not/exist.toml: No such file or directory (os error 2)\n"
+    );
+}
+
+#[test]
+fn help_and_version_are_worth_asking_for() {
+    let help = String::from_utf8(run(&["--help"]).stdout).unwrap();
+    for part in [
+        "--config",
+        "--check",
+        "--port-program",
+        "[[listeners]]",
+        "Exit status",
+    ] {
+        assert!(help.contains(part), "{part} not in\n{help}");
+    }
+    let version = String::from_utf8(run(&["--version"]).stdout).unwrap();
+    assert_eq!(
+        version,
+        format!("megaphone-ecm {}\n", env!("CARGO_PKG_VERSION"))
+    );
+    assert_eq!(run(&[]).status.code(), Some(2));
+}
+
+#[test]
+fn a_port_that_is_taken_is_status_1_and_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = format!(
+        "[backend]\naddress = \"127.0.0.1:1\"\n[[listeners]]\nlisten = \"{address}\"\nservice = \"http\"\n\
+         [log]\nformat = \"plain\"\n"
+    );
+    let file = file(&text);
+    let output = run(&["--config", file.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(
+        err,
+        format!(
+            "error cannot listen on {address} service=http: Address already in use (os error 98)\n"
+        )
+    );
+}
+
+#[test]
+fn sigterm_ends_it_cleanly() {
+    let (mut ecm, _backend, mut node) = linked("");
+    let mut client = ecm.tcp_client();
+    let id = node.opened().id;
+    client.write_all(b"last words").unwrap();
+    assert_eq!(node.content(id, 10), b"last words");
+    ecm.terminate();
+    assert_eq!(node.next(), Got::Goaway(CloseReason::Shutdown));
+    assert_eq!(node.next(), Got::Close(id, CloseReason::Shutdown));
+    assert_eq!(node.next(), Got::Eof);
+    assert_eq!(read_to_end(&mut client), b"");
+    assert!(
+        ecm.line(&format!("connection {id} closed"))
+            .ends_with("reason=shutdown")
+    );
+    assert_eq!(ecm.exit_code(), Some(0));
+}
+
+#[test]
+fn sigterm_ends_version_1_cleanly_too() {
+    let backend = Backend::new();
+    let mut ecm = Ecm::start(&config(&backend.address(), "protocol = 1"));
+    let mut node = backend.accept_v1();
+    let mut client = ecm.tcp_client();
+    client.write_all(b"x").unwrap();
+    assert_eq!(node.next(), Got::Up(1));
+    let Got::Content(id, _) = node.next() else {
+        panic!("no content")
+    };
+    ecm.terminate();
+    assert_eq!(node.next(), Got::End(id));
+    assert_eq!(node.next(), Got::Eof);
+    assert_eq!(ecm.exit_code(), Some(0));
+}
+
+#[test]
+fn sigterm_ends_it_without_a_link_and_with_a_stalled_one() {
+    let address = Backend::new().address();
+    let mut ecm = Ecm::start(&config(&address, ""));
+    ecm.terminate();
+    assert_eq!(ecm.exit_code(), Some(0));
+
+    // The backend accepts and reads nothing: what is owed to it cannot go.
+    let backend = Backend::new();
+    let mut ecm = Ecm::start(&config(
+        &backend.address(),
+        "protocol = 1\nshutdown_timeout = \"300ms\"",
+    ));
+    let _stalled = backend.accept_raw();
+    ecm.line("link 1 up to ");
+    let mut client = ecm.tcp_client();
+    client.set_nonblocking(true).unwrap();
+    let mut left = 64 * 1024 * 1024;
+    // Until the client's own socket takes no more, for long enough.
+    let mut full = 0;
+    while left > 0 && full < 1000 {
+        match client.write(&[0; 65_536]) {
+            Ok(bytes) => (left, full) = (left - bytes, 0),
+            Err(_) => {
+                full += 1;
+                std::thread::yield_now();
+            }
+        }
+    }
+    ecm.terminate();
+    ecm.line("warn ");
+    assert_eq!(ecm.exit_code(), Some(0));
+}
+
+#[test]
+fn a_port_program_logs_to_stdout_and_ends_with_its_stdin() {
+    let backend = Backend::new();
+    let mut ecm = Ecm::start_port(&config(&backend.address(), ""));
+    let mut node = backend.accept();
+    assert!(
+        ecm.line("link 1 up to ")
+            .starts_with("info link 1 up to 127.0.0.1:")
+    );
+    let mut client = ecm.tcp_client();
+    node.opened();
+    ecm.close_stdin();
+    assert_eq!(ecm.exit_code(), Some(0));
+    assert_eq!(node.next(), Got::Eof);
+    let mut rest = Vec::new();
+    let _ = client.read_to_end(&mut rest);
+}
+
+#[test]
+fn a_port_program_says_on_stdout_what_is_wrong() {
+    let mut child = binary()
+        .arg("--port-program")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"\0\0\0\x0alinks = 65").unwrap();
+    let mut out = String::new();
+    child
+        .stdout
+        .take()
+        .unwrap()
+        .read_to_string(&mut out)
+        .unwrap();
+    assert_eq!(
+        out,
+        "error (stdin):1:9: links: 65 is not a number from 1 to 64\n"
+    );
+    assert_eq!(child.wait().unwrap().code(), Some(2));
+    drop(stdin);
+}
+
+/// The owner is killed with -9: a shell stands for the BEAM, holding the
+/// other end of the pipe.
+#[test]
+fn a_port_program_does_not_outlive_its_owner() {
+    let backend = Backend::new();
+    let config = config(&backend.address(), "");
+    let mut input = (config.len() as u32).to_be_bytes().to_vec();
+    input.extend_from_slice(config.as_bytes());
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), input).unwrap();
+    // What `cat` waits for never comes; the pipe stays open while it lives.
+    let script = r#"{ cat "$1"; echo "$$" >&2; exec sleep 1000; } | "$2" --port-program"#;
+    let mut owner = std::process::Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(file.path())
+        .arg(env!("CARGO_BIN_EXE_megaphone-ecm"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut log = BufReader::new(owner.stdout.take().unwrap()).lines();
+    let mut node = backend.accept();
+    log.find(|line| line.as_ref().unwrap().contains("link 1 up"))
+        .unwrap()
+        .unwrap();
+    let children = format!("/proc/{}/task/{}/children", owner.id(), owner.id());
+    let children = std::fs::read_to_string(children).unwrap();
+    let sleeper = children.split_whitespace().find(|pid| {
+        std::fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| name.trim() == "sleep")
+    });
+    let sleeper = rustix::process::Pid::from_raw(sleeper.unwrap().parse().unwrap()).unwrap();
+    rustix::process::kill_process(sleeper, rustix::process::Signal::KILL).unwrap();
+    assert_eq!(node.next(), Got::Eof);
+    assert!(log.next().is_none_or(|line| line.is_err()), "it lives on");
+    assert!(owner.wait().unwrap().success());
+}
+
+#[test]
+fn no_more_clients_are_held_than_may_be() {
+    let (ecm, _backend, mut node) = linked("max_clients = 1");
+    let first = ecm.tcp_client();
+    let id = node.opened().id;
+    let mut second = ecm.tcp_client();
+    second.write_all(b"me too").unwrap();
+    let line = ecm.line("max_clients=1 reached");
+    assert!(line.contains(" service=c2s: "), "{line}");
+    drop(first);
+    assert_eq!(node.next(), Got::End(id));
+    node.send(id, b"");
+    let id = node.opened().id;
+    assert_eq!(node.content(id, 6), b"me too");
+}
