@@ -1,15 +1,17 @@
 //! The inbound bytes of one connection.
 //!
-//! A million connections each have one, and nearly all of them are empty nearly all of the time. So an empty buffer
-//! owns no memory at all, and a buffer that was large gives memory back as it is read. `BytesMut` can do neither: once
-//! advanced, it hides the size of what it still pins. Here the allocation is a plain `Vec`, and its size is known.
+//! A million connections each have one, and nearly all of them are empty nearly all of the time. So
+//! an empty buffer owns no memory at all, and a buffer that was large gives memory back as it is
+//! read. `BytesMut` can do neither: once advanced, it hides the size of what it still pins. Here
+//! the allocation is a plain `Vec`, and its size is known.
 
 use crate::limits::BUFFER_SLACK;
 
 /// Bytes that came in and were not read yet.
 ///
-/// After every call `allocated() <= 2 * len() + BUFFER_SLACK` holds, and an empty buffer has `allocated() == 0`.
-/// All calls are amortised O(bytes given or taken). The buffer has no limit of its own: the link's credit bounds it.
+/// After every call `allocated() <= 2 * len() + BUFFER_SLACK` holds, and an empty buffer has
+/// `allocated() == 0`. All calls are amortised O(bytes given or taken). The buffer has no limit of
+/// its own: the link's credit bounds it.
 #[derive(Debug, Default)]
 pub struct Buffer {
     /// `bytes[start..]` is the content, the bytes before it were consumed.
@@ -54,7 +56,8 @@ impl Buffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Puts bytes before the content, as `gen_tcp:unrecv/2` does. O(content) unless they were read just before.
+    /// Puts bytes before the content, as `gen_tcp:unrecv/2` does. O(content) unless they were read
+    /// just before.
     pub fn push_front(&mut self, bytes: &[u8]) {
         if bytes.len() <= self.start {
             self.start -= bytes.len();
@@ -70,8 +73,8 @@ impl Buffer {
         }
     }
 
-    /// Drops the first `count` bytes (all of them, when there are fewer) and gives back memory that is no longer
-    /// worth keeping.
+    /// Drops the first `count` bytes (all of them, when there are fewer) and gives back memory that
+    /// is no longer worth keeping.
     pub fn consume(&mut self, count: usize) {
         if count >= self.len() {
             return self.clear();
@@ -90,9 +93,10 @@ impl Buffer {
         *self = Buffer::new();
     }
 
-    /// Makes space for `more` bytes: by moving the content to the front when at least as much was consumed as is to
-    /// be moved, else by an allocation half as large again as it needs to be, so that many small pushes stay linear.
-    /// A first push gets exactly what it asks for, because it is often the only one.
+    /// Makes space for `more` bytes: by moving the content to the front when at least as much was
+    /// consumed as is to be moved, else by an allocation half as large again as it needs to be, so
+    /// that many small pushes stay linear. A first push gets exactly what it asks for, because it
+    /// is often the only one.
     fn make_room(&mut self, more: usize) {
         let len = self.len();
         let needed = len + more;
@@ -164,7 +168,8 @@ mod tests {
         assert!(buffer.is_empty());
     }
 
-    /// Pushing byte by byte may copy each byte a constant number of times only: few different allocations.
+    /// Pushing byte by byte may copy each byte a constant number of times only: few different
+    /// allocations.
     #[test]
     fn small_pushes_are_amortised() {
         let mut buffer = Buffer::new();

@@ -1,7 +1,8 @@
 //! Where the next packet of a `gen_tcp` socket in `{packet, Mode}` ends.
 //!
-//! The modes and their limits are those of [`inet:setopts/2`](https://www.erlang.org/doc/man/inet.html#setopts-2),
-//! checked against real sockets of OTP 25.
+//! The modes and their limits are those of
+//! [`inet:setopts/2`](https://www.erlang.org/doc/man/inet.html#setopts-2), checked against real
+//! sockets of OTP 25.
 
 use crate::limits::PACKET_MAX;
 
@@ -16,9 +17,13 @@ pub enum Mode {
     Two,
     /// `4`: four bytes of length, big endian.
     Four,
-    /// `line`: up to and with each `\n`.
-    Line,
-    /// `http`, `http_bin`, `httph`, `httph_bin`: read by [`HttpReader`](crate::http1::HttpReader), not by [`find`].
+    /// `line`: up to and with each line end.
+    Line {
+        /// The line's last byte, `line_delimiter`: `\n` unless set.
+        delimiter: u8,
+    },
+    /// `http`, `http_bin`, `httph`, `httph_bin`: read by [`HttpReader`](crate::http1::HttpReader),
+    /// not by [`find`].
     Http {
         /// Whether strings come as binaries: `http_bin` and `httph_bin`.
         bin: bool,
@@ -30,7 +35,8 @@ pub enum Mode {
 /// What [`find`] saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Found {
-    /// A packet is whole: skip `skip` bytes of length field, then deliver `take` bytes (which may be none).
+    /// A packet is whole: skip `skip` bytes of length field, then deliver `take` bytes (which may
+    /// be none).
     Packet {
         /// Bytes that are consumed but not delivered.
         skip: usize,
@@ -42,16 +48,18 @@ pub enum Found {
         /// How long the packet will be with its length field, when that can be seen already.
         total: Option<usize>,
     },
-    /// The packet is longer than `packet_size`, or than [`PACKET_MAX`]: `{error, emsgsize}`, and the socket closes.
+    /// The packet is longer than `packet_size`, or than [`PACKET_MAX`]: `{error, emsgsize}`, and
+    /// the socket closes.
     TooLong,
 }
 
 /// Finds the next packet at the beginning of `bytes`.
 ///
-/// `packet_size` is the option of that name: the longest packet without its length field, 0 for no limit of the owner's.
-/// `line_limit` is the `buffer` option (`line_length` of `erlang:decode_packet/3`), 0 for none: a longer line is
-/// delivered in pieces of that size, as `gen_tcp` does. Bytes that never hold a line end are bounded by whichever of
-/// the two is set, and by [`PACKET_MAX`].
+/// `packet_size` is the option of that name: the longest packet without its length field, 0 for no
+/// limit of the owner's. `line_limit` is the `buffer` option (`line_length` of
+/// `erlang:decode_packet/3`), 0 for none: a longer line is delivered in pieces of that size, as
+/// `gen_tcp` does. Bytes that never hold a line end are bounded by whichever of the two is set, and
+/// by [`PACKET_MAX`].
 ///
 /// In mode `Http` the answer is that of `Raw`; the caller reads with `HttpReader` instead.
 pub fn find(mode: Mode, bytes: &[u8], packet_size: usize, line_limit: usize) -> Found {
@@ -60,7 +68,7 @@ pub fn find(mode: Mode, bytes: &[u8], packet_size: usize, line_limit: usize) -> 
         Mode::One => counted::<1>(bytes, packet_size),
         Mode::Two => counted::<2>(bytes, packet_size),
         Mode::Four => counted::<4>(bytes, packet_size),
-        Mode::Line => line(bytes, packet_size, line_limit),
+        Mode::Line { delimiter } => line(bytes, delimiter, packet_size, line_limit),
     }
 }
 
@@ -89,9 +97,10 @@ fn counted<const N: usize>(bytes: &[u8], packet_size: usize) -> Found {
     }
 }
 
-/// `packet_size` is compared with what is known of the line before `line_limit` is: that is the order of OTP's.
-fn line(bytes: &[u8], packet_size: usize, line_limit: usize) -> Found {
-    let end = memchr::memchr(b'\n', bytes).map(|at| at + 1);
+/// `packet_size` is compared with what is known of the line before `line_limit` is: that is the
+/// order of OTP's.
+fn line(bytes: &[u8], delimiter: u8, packet_size: usize, line_limit: usize) -> Found {
+    let end = memchr::memchr(delimiter, bytes).map(|at| at + 1);
     let known = end.unwrap_or(bytes.len());
     if known > limit(packet_size) {
         return Found::TooLong;
@@ -123,6 +132,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    const LINE: Mode = Mode::Line { delimiter: b'\n' };
     const MORE: Found = Found::More { total: None };
 
     fn packet(skip: usize, take: usize) -> Found {
@@ -133,6 +143,13 @@ mod tests {
     fn raw_takes_what_is_there() {
         assert_eq!(find(Mode::Raw, b"", 0, 0), MORE);
         assert_eq!(find(Mode::Raw, b"abc", 2, 2), packet(0, 3));
+    }
+
+    #[test]
+    fn lines_end_where_they_are_told_to() {
+        let mode = Mode::Line { delimiter: b';' };
+        assert_eq!(find(mode, b"a\nb;c", 0, 0), packet(0, 4));
+        assert_eq!(find(mode, b"a\nb", 0, 0), MORE);
     }
 
     #[test]
@@ -184,7 +201,7 @@ mod tests {
     fn lines_as_gen_tcp_gives_them() {
         let x = [b'x'; 5000];
         let ended = |count: usize| [&x[..count], b"\nrest\n"].concat();
-        let line = |bytes: &[u8], packet_size, limit| find(Mode::Line, bytes, packet_size, limit);
+        let line = |bytes: &[u8], packet_size, limit| find(LINE, bytes, packet_size, limit);
         assert_eq!(line(b"", 0, 100), MORE);
         assert_eq!(line(b"ab\ncd", 0, 100), packet(0, 3));
         assert_eq!(line(b"\n", 0, 100), packet(0, 1));
@@ -206,7 +223,7 @@ mod tests {
             size in 0usize..400,
             limit in 0usize..400,
         ) {
-            for mode in [Mode::Raw, Mode::One, Mode::Two, Mode::Four, Mode::Line] {
+            for mode in [Mode::Raw, Mode::One, Mode::Two, Mode::Four, LINE] {
                 match find(mode, &bytes, size, limit) {
                     Found::Packet { skip, take } => prop_assert!(skip + take <= bytes.len()),
                     Found::More { total: Some(total) } => prop_assert!(total > bytes.len()),

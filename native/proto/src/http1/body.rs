@@ -13,16 +13,19 @@ pub enum BodyPiece<'b> {
     End,
 }
 
-/// Why a body was refused. Each closes the connection, because nobody can tell where the next request begins.
+/// Why a body was refused. Each closes the connection, because nobody can tell where the next
+/// request begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BodyError {
     /// A chunk does not begin with 1 to 16 hexadecimal digits, or with a size of 2^63 or more.
     #[error("a chunk's size is wrong")]
     ChunkSize,
-    /// What is between a chunk's size and its line end is no extension, or holds control characters.
+    /// What is between a chunk's size and its line end is no extension, or holds control
+    /// characters.
     #[error("a chunk's extension is wrong")]
     ChunkExtension,
-    /// Extensions are longer than [`HTTP_CHUNK_LINE_MAX`] for one chunk or [`HTTP_CHUNK_EXTENSIONS_MAX`] in all.
+    /// Extensions are longer than [`HTTP_CHUNK_LINE_MAX`] for one chunk or
+    /// [`HTTP_CHUNK_EXTENSIONS_MAX`] in all.
     #[error("a chunk's extensions are too long")]
     ExtensionsTooLong,
     /// A chunk is not followed by CRLF.
@@ -39,8 +42,9 @@ pub enum BodyError {
     TrailersTooLong,
 }
 
-/// Takes a body out of the bytes behind its head. Holds no bytes itself, so a body of any length costs 16 bytes; whoever
-/// gathers the pieces sets the limit. Trailers and chunk extensions are checked and dropped.
+/// Takes a body out of the bytes behind its head. Holds no bytes itself, so a body of any length
+/// costs 16 bytes; whoever gathers the pieces sets the limit. Trailers and chunk extensions are
+/// checked and dropped.
 ///
 /// ```text
 ///   Length ── all there ─────────────────────────────────┐
@@ -92,8 +96,9 @@ impl BodyDecoder {
         }
     }
 
-    /// The next piece of `input`, which is advanced behind it. `None` means that more bytes are needed; what is left in
-    /// `input` must be given again with them, and is never more than a line within its limit. An error stays.
+    /// The next piece of `input`, which is advanced behind it. `None` means that more bytes are
+    /// needed; what is left in `input` must be given again with them, and is never more than a line
+    /// within its limit. An error stays.
     pub fn next<'b>(&mut self, input: &mut &'b [u8]) -> Result<Option<BodyPiece<'b>>, BodyError> {
         let result = self.step(input);
         if let Err(why) = result {
@@ -102,8 +107,8 @@ impl BodyDecoder {
         result
     }
 
-    /// How many bytes of the body are certain to come still: all of them with `Content-Length`, the rest of the chunk
-    /// with chunks.
+    /// How many bytes of the body are certain to come still: all of them with `Content-Length`, the
+    /// rest of the chunk with chunks.
     pub fn remaining(&self) -> u64 {
         self.left
     }

@@ -14,7 +14,8 @@ pub enum BodyFraming {
     Chunked,
 }
 
-/// Largest `Content-Length`: that fits an `i64`, so that whoever reads the number behind us cannot wrap it.
+/// Largest `Content-Length`: that fits an `i64`, so that whoever reads the number behind us cannot
+/// wrap it.
 const LENGTH_MAX: u64 = 1 << 63;
 
 /// [`BodyFraming`] in 8 bytes, because every connection that reads HTTP has one.
@@ -33,8 +34,9 @@ impl Framing {
         }
     }
 
-    /// Takes the next header into account. One header may say where the body ends, and in one way only: whatever a
-    /// second could be read as, someone before or behind us may read it the other way, and see another request.
+    /// Takes the next header into account. One header may say where the body ends, and in one way
+    /// only: whatever a second could be read as, someone before or behind us may read it the other
+    /// way, and see another request.
     pub(super) fn see(
         &mut self,
         name: &Name<'_>,

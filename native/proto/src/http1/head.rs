@@ -10,8 +10,8 @@ use std::mem::MaybeUninit;
 /// What [`parse_head`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Head {
-    /// The head is not whole and may still become one. No item was given. Never with more than [`HTTP_HEAD_MAX`]
-    /// bytes and the empty line that may stand before them.
+    /// The head is not whole and may still become one. No item was given. Never with more than
+    /// [`HTTP_HEAD_MAX`] bytes and the empty line that may stand before them.
     More,
     /// The head is whole, [`Item::Eoh`] was its last item.
     Whole {
@@ -24,8 +24,11 @@ pub enum Head {
     Error(HttpError),
 }
 
-/// Parses the request head that `bytes` begin with and gives its items to `visit`, the same that an [`HttpReader`]
-/// would. Allocates nothing; runs `httparse` once when the head is whole and right.
+/// Parses the request head that `bytes` begin with and gives its items to `visit`, the same that an
+/// [`HttpReader`] would.
+///
+/// Allocates nothing; runs `httparse` once when the head is whole and right. A head that is not
+/// whole costs a look at all of it on every call: where bytes may dribble in, use the reader.
 pub fn parse_head<'b>(bytes: &'b [u8], mut visit: impl FnMut(Item<'b>)) -> Head {
     if let Some(head) = whole(bytes, &mut visit) {
         return head;
@@ -57,8 +60,8 @@ fn by_line<'b>(bytes: &'b [u8], mut visit: impl FnMut(Item<'b>)) -> Head {
     Head::More
 }
 
-/// The quick way. `None`, and nothing visited, when it is not for these bytes: `httparse` sees no whole head, or the
-/// request line is wrong.
+/// The quick way. `None`, and nothing visited, when it is not for these bytes: `httparse` sees no
+/// whole head, or the request line is wrong.
 fn whole<'b>(bytes: &'b [u8], visit: &mut impl FnMut(Item<'b>)) -> Option<Head> {
     let rest = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let mut headers = [const { MaybeUninit::uninit() }; HTTP_FIELDS_MAX];
@@ -104,8 +107,8 @@ fn whole<'b>(bytes: &'b [u8], visit: &mut impl FnMut(Item<'b>)) -> Option<Head> 
     })
 }
 
-/// The value of the header that `bytes` begin with, with the space behind it that `httparse` cuts off and
-/// `decode_packet` does not; and the whole line.
+/// The value of the header that `bytes` begin with, with the space behind it that `httparse` cuts
+/// off and `decode_packet` does not; and the whole line.
 fn value_and_line<'b>(bytes: &'b [u8], header: &httparse::Header<'b>) -> (&'b [u8], &'b [u8]) {
     let behind_colon = &bytes[header.name.len() + 1..];
     let value = trim_start(behind_colon);

@@ -26,8 +26,8 @@ pub(super) fn first_line(bytes: &[u8], max: usize) -> Line<'_> {
     }
 }
 
-/// Whether a whole line may stand in a head as a header. `httparse` has nothing against it exactly when it wants to
-/// see more, because the head's end is still to come.
+/// Whether a whole line may stand in a head as a header. `httparse` has nothing against it exactly
+/// when it wants to see more, because the head's end is still to come.
 pub(super) fn check_field(line: &[u8]) -> Result<(), HttpError> {
     match httparse::parse_headers(line, &mut [httparse::EMPTY_HEADER; 1]) {
         Ok(httparse::Status::Partial) => Ok(()),

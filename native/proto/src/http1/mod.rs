@@ -1,8 +1,9 @@
 //! HTTP/1 request heads and bodies: bytes in, items out, as `erlang:decode_packet/3` gives them.
 //!
-//! [`httparse`](https://docs.rs/httparse) says whether bytes are a head; this module hands the head out item by item,
-//! refuses what lets requests be smuggled, and bounds everything. `docs/http.md` lists where the answers differ from
-//! `decode_packet`'s. The rules are those of RFC 9110 and RFC 9112.
+//! [`httparse`](https://docs.rs/httparse) says whether bytes are a head; this module hands the head
+//! out item by item, refuses what lets requests be smuggled, and bounds everything. `docs/http.md`
+//! lists where the answers differ from `decode_packet`'s. The rules are those of RFC 9110 and RFC
+//! 9112.
 
 mod body;
 mod framing;
@@ -42,17 +43,19 @@ pub enum Item<'b> {
     },
     /// `http_eoh`: the head is over.
     Eoh,
-    /// `{http_error, Line}`: the request cannot be read, nor anything behind it. Answer 400 (or what
-    /// [`HttpError::status`] says) and close the connection.
+    /// `{http_error, Line}`: the request cannot be read, nor anything behind it. Answer 400 (or
+    /// what [`HttpError::status`] says) and close the connection.
     Error {
-        /// The wrong line with its line end, at most its first [`HTTP_ERROR_LINE_MAX`](crate::limits::HTTP_ERROR_LINE_MAX) bytes.
+        /// The wrong line with its line end, at most its first
+        /// [`HTTP_ERROR_LINE_MAX`](crate::limits::HTTP_ERROR_LINE_MAX) bytes.
         line: &'b [u8],
         /// What is wrong.
         why: HttpError,
     },
 }
 
-/// Why a head was refused. Each closes the connection, because nobody can tell where the next request begins.
+/// Why a head was refused. Each closes the connection, because nobody can tell where the next
+/// request begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[repr(u8)]
 pub enum HttpError {

@@ -9,8 +9,8 @@ use std::mem::MaybeUninit;
 /// What [`HttpReader::next`] found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step<'b> {
-    /// Nothing is whole. Call again with the same bytes and more behind them; never happens with more than
-    /// [`HTTP_HEAD_MAX`] bytes.
+    /// Nothing is whole. Call again with the same bytes and more behind them; never happens with
+    /// more than [`HTTP_HEAD_MAX`] bytes.
     More,
     /// One item. Drop `consumed` bytes before the next call.
     Item {
@@ -21,8 +21,8 @@ pub enum Step<'b> {
     },
 }
 
-/// Reads heads, one after the other, one item a call. 16 bytes, and no memory besides: it remembers no head, only how
-/// far `httparse` has looked at it.
+/// Reads heads, one after the other, one item a call. 16 bytes, and no memory besides: it remembers
+/// no head, only how far `httparse` has looked at it.
 ///
 /// ```text
 ///            request line           empty line: Eoh
@@ -59,7 +59,8 @@ enum Stage {
 const _: () = assert!(HTTP_HEAD_MAX <= u16::MAX as usize && HTTP_FIELDS_MAX <= u8::MAX as usize);
 
 impl HttpReader {
-    /// A reader that starts with a request line (`http`), or with `headers_only` right at the headers (`httph`).
+    /// A reader that starts with a request line (`http`), or with `headers_only` right at the
+    /// headers (`httph`).
     pub const fn new(headers_only: bool) -> HttpReader {
         HttpReader {
             framing: Framing::NONE,
@@ -78,8 +79,9 @@ impl HttpReader {
 
     /// The next item of `bytes`, which begin where the last item's `consumed` ended.
     ///
-    /// A request line is given as soon as its end is there, a header when one byte behind it is, because that byte
-    /// tells whether it goes on. After an error, further bytes are errors with an empty line, all consumed at once.
+    /// A request line is given as soon as its end is there, a header when one byte behind it is,
+    /// because that byte tells whether it goes on. After an error, further bytes are errors with an
+    /// empty line, all consumed at once.
     pub fn next<'b>(&mut self, bytes: &'b [u8]) -> Step<'b> {
         match self.stage {
             Stage::Start => self.request_line(bytes),
@@ -110,8 +112,22 @@ impl HttpReader {
         self.used > 0
     }
 
-    /// To be told when the bytes to come are not those the last call saw behind its item: something was put before
-    /// them (`unrecv`) or read from them past this reader.
+    /// To be told when `{packet, _}` changed, be it to another mode and back: what was read of a
+    /// head stays known, as with `gen_tcp`; only whether a head may begin with a request line is
+    /// new.
+    pub fn switch(&mut self, headers_only: bool) {
+        self.headers_only = headers_only;
+        self.forget_lookahead();
+        if self.failed().is_none() {
+            self.stage = match headers_only || self.mid_head() {
+                true => Stage::Fields,
+                false => Stage::Start,
+            };
+        }
+    }
+
+    /// To be told when the bytes to come are not those the last call saw behind its item: something
+    /// was put before them (`unrecv`) or read from them past this reader.
     pub fn forget_lookahead(&mut self) {
         self.checked = 0;
     }
@@ -197,7 +213,8 @@ impl HttpReader {
         }
     }
 
-    /// Refuses `line`, shortened to a length that does not depend on how much of an endless line came at once.
+    /// Refuses `line`, shortened to a length that does not depend on how much of an endless line
+    /// came at once.
     fn fail<'b>(&mut self, why: HttpError, line: &'b [u8], bytes: &'b [u8]) -> Step<'b> {
         let within = HTTP_HEAD_MAX + 1 - usize::from(self.used);
         let line = error_line(&line[..line.len().min(within)]);

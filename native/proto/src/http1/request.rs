@@ -145,7 +145,8 @@ mod tests {
         }
     }
 
-    /// Each answer is that of OTP 25, but for the IPv6 addresses, which are those of OTP 27, and the last two ports.
+    /// Each answer is that of OTP 25, but for the IPv6 addresses, which are those of later releases, and
+    /// the last two ports.
     #[test]
     fn targets() {
         use Scheme::*;
