@@ -9,7 +9,7 @@
 -export([link_new/1, link_sender/2, feed/3, drain/1, ready/1, tick/2, link_error/3, ping/2,
          end_of_input/1, end_some/2, link_info/1, connections/1, lookup/2]).
 %% connections
--export([recv/2, recv_item/1, cancel_recv/2, unrecv/2, send/2, send_large/2, send_timed_out/2,
+-export([recv/2, recv_item/1, cancel_recv/2, unrecv/2, send/2, send_large/2, send_raw/2, send_timed_out/2,
          shutdown/3, close/1, abort/2, hand_over/1, set_owner/3, watch/2, set_active/2,
          setopts/2, getopts/2, getstat/2, addresses/1, conn_id/1, conn_info/1]).
 %% HTTP without a connection
@@ -135,6 +135,9 @@ send(_Conn, _Data) -> not_loaded().
           ok | {wait, token(), timeout()} | {error, closed | emsgsize | einval}.
 send_large(_Conn, _Data) -> not_loaded().
 
+-spec send_raw(conn(), iodata()) -> ok | {wait, token(), timeout()} | {error, closed | einval}.
+send_raw(_Conn, _Data) -> not_loaded().
+
 -spec send_timed_out(conn(), token()) -> boolean().
 send_timed_out(_Conn, _Token) -> not_loaded().
 
@@ -147,7 +150,7 @@ close(_Conn) -> not_loaded().
 -spec abort(conn(), close_reason()) -> ok.
 abort(_Conn, _Reason) -> not_loaded().
 
--spec hand_over(conn()) -> {ok, active()} | {error, einval | not_owner}.
+-spec hand_over(conn()) -> {ok, active()} | {error, closed | not_owner}.
 hand_over(_Conn) -> not_loaded().
 
 -spec set_owner(conn(), pid(), active()) -> ok | {error, einval | badarg}.

@@ -135,7 +135,6 @@ move_queued(Socket, NewOwner) ->
     receive
         {tcp, Socket, _} = Message -> move_queued(Message, Socket, NewOwner);
         {http, Socket, _} = Message -> move_queued(Message, Socket, NewOwner);
-        {Socket, {data, _}} = Message -> move_queued(Message, Socket, NewOwner);
         {tcp_error, Socket, _} = Message -> move_queued(Message, Socket, NewOwner);
         {tcp_passive, Socket} = Message -> move_queued(Message, Socket, NewOwner);
         {tcp_closed, Socket} = Message -> move_queued(Message, Socket, NewOwner)
@@ -150,43 +149,39 @@ move_queued(Message, Socket, NewOwner) ->
 %%% inet
 
 %% @doc See `inet:setopts/2'. What only a kernel socket acts on (`nodelay', `recbuf', ...) is
-%% remembered and shown by `getopts'; `{raw, _, _, _}' is ignored.
+%% remembered and shown by `getopts'; `{raw, _, _, _}' is `einval'.
 -spec setopts(socket() | listen_socket(), [gen_tcp:option()]) -> ok | {error, einval}.
 setopts(?LISTENER(_), Options) when is_list(Options) ->
     ok;
 setopts(?SOCKET(Conn), [{active, Active}]) ->
     megaphone_nif:set_active(Conn, Active);
 setopts(?SOCKET(Conn), Options) when is_list(Options) ->
-    megaphone_nif:setopts(Conn, [pair(Option) || Option <- Options, not is_raw(Option)]).
+    megaphone_nif:setopts(Conn, [pair(Option) || Option <- Options]).
 
 pair(binary) -> {mode, binary};
 pair(list) -> {mode, list};
 pair(Option) -> Option.
 
-is_raw({raw, _, _, _}) -> true;
-is_raw({raw, {_, _, _}}) -> true;
-is_raw(_) -> false.
-
-%% @doc See `inet:getopts/2'. A `raw' option has no answer.
+%% @doc See `inet:getopts/2'. There is no kernel's socket to ask for a `raw' option.
 -spec getopts(socket() | listen_socket(), [gen_tcp:option_name()]) ->
           {ok, [gen_tcp:option()]} | {error, einval}.
 getopts(?LISTENER(_), Names) when is_list(Names) ->
     {ok, []};
 getopts(?SOCKET(Conn), Names) when is_list(Names) ->
-    case lists:partition(fun is_atom/1, Names) of
-        {Atoms, Others} ->
-            case lists:all(fun is_raw/1, Others) of
-                true -> megaphone_nif:getopts(Conn, Atoms);
-                false -> {error, einval}
-            end
+    case lists:all(fun is_atom/1, Names) of
+        true -> megaphone_nif:getopts(Conn, Names);
+        false -> {error, einval}
     end.
 
 %% @doc The address that the client connected to, at the edge.
 -spec sockname(socket() | listen_socket()) ->
           {ok, {inet:ip_address(), inet:port_number()} | {local, binary()}}
-              | {error, einval | closed}.
+              | {error, einval}.
 sockname(?LISTENER(Pid)) ->
-    megaphone_service:sockname(Pid);
+    case megaphone_service:sockname(Pid) of
+        {ok, _} = Ok -> Ok;
+        {error, closed} -> {error, einval}
+    end;
 sockname(?SOCKET(Conn)) ->
     case megaphone_nif:addresses(Conn) of
         {ok, {_Peer, Local}} -> {ok, Local};
@@ -204,7 +199,7 @@ peername(?SOCKET(Conn)) ->
         {error, _} = Error -> Error
     end.
 
--spec socknames(socket() | listen_socket()) -> {ok, [term()]} | {error, einval | closed}.
+-spec socknames(socket() | listen_socket()) -> {ok, [term()]} | {error, einval}.
 socknames(Socket) ->
     case sockname(Socket) of
         {ok, Address} -> {ok, [Address]};
@@ -255,8 +250,11 @@ info(?SOCKET(Conn)) ->
                      {ok, Stats} -> maps:from_list(Stats);
                      {error, einval} -> #{}
                  end,
-    #{states => [maps:get(state, Facts)], owner => maps:get(owner, Facts),
+    #{states => states(maps:get(state, Facts)), owner => maps:get(owner, Facts),
       counters => Statistics, megaphone => Facts}.
+
+states(State) when State =:= closed; State =:= lingering -> [closed];
+states(_) -> [open, connected].
 
 -spec socket_to_list(socket() | listen_socket()) -> string().
 socket_to_list(?LISTENER(Pid)) ->
@@ -283,11 +281,11 @@ sendfile(Socket, Fd, Offset, Count) ->
 
 sendfile(_Socket, _Fd, _Offset, 0, Sent) ->
     {ok, Sent};
-sendfile(Socket, Fd, Offset, Left, Sent) ->
+sendfile(?SOCKET(Conn) = Socket, Fd, Offset, Left, Sent) ->
     case file:pread(Fd, Offset, min(Left, ?FILE_CHUNK)) of
         {ok, Data} ->
             Size = byte_size(iolist_to_binary(Data)),
-            case send(Socket, Data) of
+            case await_send(Conn, megaphone_nif:send_raw(Conn, Data)) of
                 ok -> sendfile(Socket, Fd, Offset + Size, less(Left, Size), Sent + Size);
                 {error, _} = Error -> Error
             end;

@@ -5,7 +5,7 @@ rustler::atoms! {
     // error reasons, as `inet` says them
     einval, enotconn, emsgsize, enomem, timeout, econnreset, badarg, not_owner,
     // sockets and their messages
-    inet = "$inet", megaphone_socket, tcp, http, tcp_closed, tcp_error, tcp_passive, data,
+    inet = "$inet", megaphone_socket, tcp, http, tcp_closed, tcp_error, tcp_passive,
     down = "DOWN", socket,
     // between the NIF and the processes that wait on it
     reply = "$megaphone_reply", drain = "$megaphone_drain", ready = "$megaphone_ready",
@@ -14,7 +14,7 @@ rustler::atoms! {
     up, open, ping, goaway, peer_error, peer_ended, unknown, reset, full, fatal,
     // options
     active, once, mode, list, binary, packet, raw, line, http_bin, httph, httph_bin, buffer,
-    packet_size, header, deliver, port, term, send_timeout, send_timeout_close, exit_on_close,
+    packet_size, header, deliver, term, line_delimiter, send_timeout, send_timeout_close, exit_on_close,
     show_econnreset, high_watermark, low_watermark, true_ = "true", false_ = "false",
     nodelay, keepalive, delay_send, reuseaddr, dontroute, recbuf, sndbuf, priority, tos, tclass,
     ttl, high_msgq_watermark, low_msgq_watermark, linger, recvtos, recvtclass, recvttl,

@@ -4,7 +4,7 @@
 
 use megaphone_proto::conn::ConnError;
 use megaphone_proto::control::Control;
-use megaphone_proto::http1::{Item, Step};
+use megaphone_proto::http1::Step;
 use megaphone_proto::packet::{self, Found, Mode};
 use rustler::{Atom, Encoder, NewBinary, Term};
 
@@ -72,8 +72,11 @@ impl<'e> Held<'_, 'e> {
         if self.options.active != Active::False {
             return Got::Error(atoms::einval());
         }
-        if matches!(want, Want::Packet(length) if length > RECV_MAX) {
-            return Got::Error(atoms::enomem());
+        let raw = self.options.packet == Mode::Raw;
+        match want {
+            Want::Packet(length) if length > 0 && !raw => return Got::Error(atoms::einval()),
+            Want::Packet(length) if length > RECV_MAX => return Got::Error(atoms::enomem()),
+            _ => {}
         }
         let token = token();
         let pid = self.env.pid();
@@ -88,8 +91,9 @@ impl<'e> Held<'_, 'e> {
                     return Got::Error(reason);
                 }
                 Taken::More if self.inbox.ended.is_some() => {
-                    self.at_end(None);
-                    return Got::Error(atoms::closed());
+                    let error = self.end_error();
+                    self.at_end(error);
+                    return Got::Error(error.unwrap_or(atoms::closed()));
                 }
                 Taken::More => {}
             }
@@ -114,6 +118,7 @@ impl<'e> Held<'_, 'e> {
     /// Puts bytes back in front (`unrecv`). They have been paid for already.
     pub fn unrecv(&mut self, bytes: &[u8]) {
         self.inbox.buffer.push_front(bytes);
+        self.inbox.http.forget_lookahead();
         self.pump();
     }
 
@@ -165,8 +170,10 @@ impl<'e> Held<'_, 'e> {
                 false
             }
             Taken::More => {
-                if self.inbox.ended.is_some() {
-                    self.at_end(None);
+                let told = self.inbox.end_told && reader.is_none();
+                if self.inbox.ended.is_some() && !told {
+                    let error = self.end_error();
+                    self.at_end(error);
                 }
                 false
             }
@@ -174,12 +181,9 @@ impl<'e> Held<'_, 'e> {
     }
 
     fn tell_active(&mut self, packet: Term<'e>, is_http: bool) {
-        let deliver_port = self.options.deliver_port;
         self.tell_owner(|env, socket| {
             if is_http {
                 (atoms::http(), socket, packet).encode(env)
-            } else if deliver_port {
-                (socket, (atoms::data(), packet)).encode(env)
             } else {
                 (atoms::tcp(), socket, packet).encode(env)
             }
@@ -212,12 +216,17 @@ impl<'e> Held<'_, 'e> {
             Mode::Raw if length > bytes.len() => return Taken::More,
             Mode::Raw => (0, length),
             Mode::Http { bin, .. } => {
+                let most = state.options.packet_size as usize;
+                let too_long = |length| most > 0 && length > most;
                 return match state.inbox.http.next(bytes) {
+                    Step::More if too_long(bytes.len()) => Taken::Bad(atoms::emsgsize()),
                     Step::More => Taken::More,
+                    Step::Item { consumed, .. } if too_long(consumed) => {
+                        Taken::Bad(atoms::emsgsize())
+                    }
                     Step::Item { item, consumed } => {
                         let strings = if bin { Strings::Binary } else { Strings::List };
                         let term = http_terms::item(env, &item, strings);
-                        let consumed = error_length(&item, consumed);
                         state.stats.received.add(consumed);
                         state.inbox.buffer.consume(consumed);
                         Taken::Packet(term, true)
@@ -227,6 +236,11 @@ impl<'e> Held<'_, 'e> {
             mode => {
                 let options = &state.options;
                 let (size, line) = (options.packet_size as usize, options.buffer as usize);
+                let delimiter = options.line_delimiter;
+                let mode = match mode {
+                    Mode::Line { .. } => Mode::Line { delimiter },
+                    other => other,
+                };
                 match packet::find(mode, bytes, size, line) {
                     Found::Packet { skip, take } => (skip, take),
                     Found::More { .. } => return Taken::More,
@@ -295,24 +309,16 @@ impl<'e> Held<'_, 'e> {
     }
 }
 
-/// A refused head takes the wrong line with it, so that its bytes are never read as data.
-fn error_length(item: &Item, consumed: usize) -> usize {
-    match item {
-        Item::Error { line, .. } => consumed.max(line.len()),
-        _ => consumed,
-    }
-}
-
 /// Payload as `{mode, _}` and `{header, _}` ask for it.
 fn data<'e>(env: rustler::Env<'e>, bytes: &[u8], list: bool, header: u16) -> Term<'e> {
     if list {
         return bytes.encode(env);
     }
     let (head, tail) = bytes.split_at(bytes.len().min(usize::from(header)));
-    let tail: Term = NewBinary::from_slice(env, tail).into();
-    if header == 0 {
-        return tail;
+    if head.len() < usize::from(header) {
+        return head.encode(env);
     }
+    let tail: Term = NewBinary::from_slice(env, tail).into();
     head.iter()
         .rev()
         .fold(tail, |list, byte| list.list_prepend(byte))

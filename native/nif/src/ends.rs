@@ -2,7 +2,7 @@
 
 use megaphone_proto::conn::{ConnError, State as FlowState};
 use megaphone_proto::control::{CloseReason, Control};
-use rustler::{Encoder, Term};
+use rustler::{Atom, Encoder, Term};
 
 use crate::atoms;
 use crate::conn::{Held, Phase};
@@ -41,9 +41,8 @@ impl<'e> Held<'_, 'e> {
                 let control = Control::Reset { id, reason };
                 link.outbox.push_control(self.env, &control);
             }
-            self.off_the_wire();
         }
-        self.gone(reason);
+        self.broken_off(reason);
     }
 
     /// The far side closed: what it sent before is still read, nothing more can be sent.
@@ -58,19 +57,15 @@ impl<'e> Held<'_, 'e> {
         }
     }
 
-    /// The far side reset, or the link is lost with what was under way.
+    /// The far side reset: what was under way is dropped, and what has not been read.
     pub fn peer_reset(&mut self, reason: CloseReason) {
-        self.off_the_wire();
-        let show = self.options.show_econnreset;
-        if show && self.is_open() && self.options.active != Active::False {
-            self.tell_owner(|env, socket| {
-                (atoms::tcp_error(), socket, atoms::econnreset()).encode(env)
-            });
-        }
-        if show {
-            self.fail_readers(atoms::econnreset());
-        }
-        self.gone(reason);
+        self.inbox.reset = true;
+        self.broken_off(reason);
+    }
+
+    fn broken_off(&mut self, reason: CloseReason) {
+        self.inbox.clear();
+        self.peer_closed(reason);
     }
 
     /// The far side ended its direction, as a FIN does.
@@ -84,41 +79,40 @@ impl<'e> Held<'_, 'e> {
         Ok(())
     }
 
-    /// `shutdown(read)`: what is there and what still comes is dropped.
+    /// `shutdown(read)`: what is there can be read, what still comes is dropped.
     pub fn stop_reading(&mut self) {
         self.inbox.deaf = true;
-        self.inbox.buffer.clear();
         self.inbox.ended.get_or_insert(CloseReason::Normal);
         self.pump();
     }
 
-    /// The reader has come to the end of the stream, or to a packet that cannot be.
-    pub fn at_end(&mut self, error: Option<rustler::Atom>) {
+    /// What the end of the stream is to its reader: `None` is a plain end.
+    pub fn end_error(&mut self) -> Option<Atom> {
+        // Told once; after that it is an end like any other.
+        let reset = std::mem::take(&mut self.inbox.reset);
+        let shown = reset && self.options.show_econnreset;
+        shown.then(atoms::econnreset)
+    }
+
+    /// The reader has come to the end of the stream, or to a packet that cannot be had.
+    pub fn at_end(&mut self, error: Option<Atom>) {
         self.inbox.clear();
+        let reason = *self.inbox.ended.get_or_insert(CloseReason::Normal);
+        self.fail_readers(error.unwrap_or(atoms::closed()));
         let active = self.options.active != Active::False;
-        if active {
+        if active && !self.inbox.end_told {
+            self.inbox.end_told = true;
             if let Some(error) = error {
                 self.tell_owner(|env, socket| (atoms::tcp_error(), socket, error).encode(env));
             }
             self.tell_owner(closed_message);
-            self.options.active = Active::False;
         }
-        self.fail_readers(error.unwrap_or(atoms::closed()));
-        if self.options.exit_on_close || error.is_some() {
-            self.close(self.inbox.ended.unwrap_or(CloseReason::Normal));
+        match (self.options.exit_on_close, active) {
+            (true, true) => self.close(reason),
+            // A passive socket can still be asked and told things, as a port can.
+            (true, false) => self.say_close(reason),
+            (false, _) => {}
         }
-    }
-
-    /// Drops everything; readers, senders, watchers and an active owner learn it.
-    fn gone(&mut self, reason: CloseReason) {
-        self.fail_senders();
-        if self.is_open() {
-            if self.options.active != Active::False {
-                self.tell_owner(closed_message);
-            }
-            self.close_socket();
-        }
-        self.phase = Phase::Closed(reason);
     }
 
     /// The Erlang side of closing.
@@ -133,8 +127,15 @@ impl<'e> Held<'_, 'e> {
         self.unchoke();
     }
 
-    /// The last word to the far side; the id is gone after it.
+    /// The last word to the far side, and the end of the socket.
     pub fn leave(&mut self, reason: CloseReason) {
+        self.say_close(reason);
+        self.phase = Phase::Closed(reason);
+    }
+
+    /// The last word to the far side; the id is gone after it.
+    fn say_close(&mut self, reason: CloseReason) {
+        self.fail_senders();
         if self.flow.state() != FlowState::Closed {
             if self.conn.link.version() == 1 {
                 self.say_end();
@@ -145,7 +146,6 @@ impl<'e> Held<'_, 'e> {
             }
             self.off_the_wire();
         }
-        self.phase = Phase::Closed(reason);
     }
 
     /// All that version 1 can say: our end, once. Its peer still owes us its own.

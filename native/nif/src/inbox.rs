@@ -37,6 +37,10 @@ pub struct Inbox {
     pub held: u32,
     /// The far side sends nothing more, for this reason.
     pub ended: Option<CloseReason>,
+    /// The far side broke off: to those who asked (`show_econnreset`) that is not a plain end.
+    pub reset: bool,
+    /// An active owner has been told of the end.
+    pub end_told: bool,
     /// `shutdown(read)`: what still comes is dropped.
     pub deaf: bool,
     /// Counts among the connections for which a version 1 link stands still.
@@ -59,6 +63,8 @@ impl Default for Inbox {
             buffer: Buffer::new(),
             held: 0,
             ended: None,
+            reset: false,
+            end_told: false,
             deaf: false,
             choking: false,
             arrived: false,

@@ -223,26 +223,34 @@ fn unrecv<'a>(env: Env<'a>, conn: ConnArg, data: Term<'a>) -> NifResult<Term<'a>
 // ---- writing -----------------------------------------------------------------------------
 
 #[rustler::nif]
-fn send<'a>(env: Env<'a>, conn: ConnArg, data: Term<'a>) -> NifResult<Term<'a>> {
-    send_bytes(env, &conn, data)
+fn send<'a>(env: Env<'a>, conn: ConnArg, data: Term<'a>) -> Term<'a> {
+    send_bytes(env, &conn, data, None)
 }
 
 /// The same for data whose copy would take a scheduler too long.
 #[rustler::nif(schedule = "DirtyCpu")]
-fn send_large<'a>(env: Env<'a>, conn: ConnArg, data: Term<'a>) -> NifResult<Term<'a>> {
-    send_bytes(env, &conn, data)
+fn send_large<'a>(env: Env<'a>, conn: ConnArg, data: Term<'a>) -> Term<'a> {
+    send_bytes(env, &conn, data, None)
 }
 
-fn send_bytes<'a>(env: Env<'a>, conn: &ConnArg, data: Term<'a>) -> NifResult<Term<'a>> {
+/// The same with nothing in front, whatever `{packet, _}` says.
+#[rustler::nif]
+fn send_raw<'a>(env: Env<'a>, conn: ConnArg, data: Term<'a>) -> Term<'a> {
+    send_bytes(env, &conn, data, Some(Mode::Raw))
+}
+
+fn send_bytes<'a>(env: Env<'a>, conn: &ConnArg, data: Term<'a>, packet: Option<Mode>) -> Term<'a> {
     let Ok(bytes) = Binary::from_iolist(data) else {
-        return Ok(error(env, atoms::einval()));
+        return error(env, atoms::einval());
     };
-    Ok(match hold(conn, env).send(&bytes) {
+    let mut held = hold(conn, env);
+    let packet = packet.unwrap_or(held.options.packet);
+    match held.send(&bytes, packet) {
         Sent::Ok => atoms::ok().encode(env),
         Sent::Wait(token, Some(ms)) => (atoms::wait(), token, ms).encode(env),
         Sent::Wait(token, None) => (atoms::wait(), token, atoms::infinity()).encode(env),
         Sent::Error(reason) => error(env, reason),
-    })
+    }
 }
 
 #[rustler::nif]
@@ -284,7 +292,7 @@ fn abort(env: Env, conn: ConnArg, reason: Term) -> NifResult<Atom> {
 fn hand_over(env: Env<'_>, conn: ConnArg) -> Term<'_> {
     let mut held = hold(&conn, env);
     if !held.is_open() {
-        return error(env, atoms::einval());
+        return error(env, atoms::closed());
     }
     let caller = env.pid();
     if held.owner.is_some_and(|(owner, _)| owner != caller) {
@@ -348,17 +356,9 @@ fn setopts<'a>(env: Env<'a>, conn: ConnArg, list: Term<'a>) -> Term<'a> {
         Ok(change) if held.is_open() => change,
         _ => return error(env, atoms::einval()),
     };
-    let before = held.options.packet;
     held.options = change.options;
-    if held.options.packet != before {
-        let headers_only = matches!(
-            held.options.packet,
-            Mode::Http {
-                headers_only: true,
-                ..
-            }
-        );
-        held.inbox.http = HttpReader::new(headers_only);
+    if let Mode::Http { headers_only, .. } = held.options.packet {
+        held.inbox.http.switch(headers_only);
     }
     drop(held);
     match change.active {

@@ -31,8 +31,6 @@ pub struct Options {
     pub active: Active,
     /// `{mode, list}` instead of `binary`.
     pub list: bool,
-    /// `{deliver, port}`: messages as a port sends them.
-    pub deliver_port: bool,
     /// The end of the peer's stream closes this socket too.
     pub exit_on_close: bool,
     /// Show a reset as `econnreset` and not as a plain close.
@@ -43,6 +41,8 @@ pub struct Options {
     pub header: u16,
     /// Longest line of `{packet, line}`.
     pub buffer: u32,
+    /// Last byte of each line of `{packet, line}`.
+    pub line_delimiter: u8,
     /// Longest packet allowed; 0 is no limit.
     pub packet_size: u32,
     /// Milliseconds a blocked `send` waits.
@@ -55,20 +55,20 @@ pub struct Options {
 }
 
 impl Default for Options {
-    /// What `ejabberd_listener` gives each socket it accepts; sizes are inet's own defaults.
+    /// inet's own, but for `binary` and passive: whoever accepts says what it wants.
     fn default() -> Self {
         Options {
             packet: Mode::Raw,
             active: Active::False,
             list: false,
-            deliver_port: false,
             exit_on_close: true,
             show_econnreset: false,
-            send_timeout_close: true,
+            send_timeout_close: false,
             header: 0,
             buffer: 1460,
+            line_delimiter: b'\n',
             packet_size: 0,
-            send_timeout: Some(15_000),
+            send_timeout: None,
             high_watermark: 8192,
             low_watermark: 4096,
             other: Vec::new(),
@@ -117,7 +117,8 @@ impl Change {
         } else if name == atoms::mode() {
             o.list = pick(value, atoms::list(), atoms::binary())?;
         } else if name == atoms::deliver() {
-            o.deliver_port = pick(value, atoms::port(), atoms::term())?;
+            // `port` is for port programs' messages, which no socket's owner has been seen to want.
+            pick(value, atoms::term(), atoms::term())?;
         } else if name == atoms::exit_on_close() {
             o.exit_on_close = boolean(value)?;
         } else if name == atoms::show_econnreset() {
@@ -128,6 +129,8 @@ impl Change {
             o.header = number(value)?;
         } else if name == atoms::buffer() {
             o.buffer = number::<u32>(value)?.max(1);
+        } else if name == atoms::line_delimiter() {
+            o.line_delimiter = number(value)?;
         } else if name == atoms::packet_size() {
             o.packet_size = number(value)?;
         } else if name == atoms::send_timeout() {
@@ -156,6 +159,11 @@ impl Change {
                 if boolean(on)? { i64::from(seconds) } else { -1 }
             }
         };
+        if name == atoms::recbuf() {
+            // A longer kernel buffer makes inet's longer too.
+            let size = u32::try_from(stored).unwrap_or(u32::MAX);
+            self.options.buffer = self.options.buffer.max(size);
+        }
         let other = &mut self.options.other;
         match other.iter_mut().find(|(known, _)| *known == name) {
             Some(slot) => slot.1 = stored,
@@ -175,7 +183,7 @@ impl Options {
         } else if name == atoms::mode() {
             choose(self.list, atoms::list(), atoms::binary()).encode(env)
         } else if name == atoms::deliver() {
-            choose(self.deliver_port, atoms::port(), atoms::term()).encode(env)
+            atoms::term().encode(env)
         } else if name == atoms::exit_on_close() {
             self.exit_on_close.encode(env)
         } else if name == atoms::show_econnreset() {
@@ -186,6 +194,8 @@ impl Options {
             self.header.encode(env)
         } else if name == atoms::buffer() {
             self.buffer.encode(env)
+        } else if name == atoms::line_delimiter() {
+            self.line_delimiter.encode(env)
         } else if name == atoms::packet_size() {
             self.packet_size.encode(env)
         } else if name == atoms::send_timeout() {
@@ -278,14 +288,16 @@ fn pick(value: Term, yes: Atom, no: Atom) -> Result<bool, BadOption> {
     }
 }
 
-fn number<'a, T: rustler::Decoder<'a>>(value: Term<'a>) -> Result<T, BadOption> {
-    value.decode().map_err(|_| BadOption)
+/// Not by the decoder of `T`: for small types that wraps.
+fn number<T: TryFrom<i64>>(value: Term) -> Result<T, BadOption> {
+    let number: i64 = value.decode().map_err(|_| BadOption)?;
+    T::try_from(number).map_err(|_| BadOption)
 }
 
 /// Reads the value of `{active, _}`.
 pub fn active_change(value: Term) -> Result<ActiveChange, BadOption> {
-    if let Ok(count) = value.decode::<i16>() {
-        Ok(ActiveChange::Add(count))
+    if value.is_integer() {
+        Ok(ActiveChange::Add(number(value)?))
     } else if is(value, atoms::once()) {
         Ok(ActiveChange::Set(Active::Once))
     } else {
@@ -319,8 +331,8 @@ fn http_modes() -> [(Atom, Mode); 4] {
 
 /// Reads the value of `{packet, _}`, and the `Type` of `decode_packet`.
 pub fn packet_mode(value: Term) -> Result<Mode, BadOption> {
-    if let Ok(size) = value.decode::<u8>() {
-        return match size {
+    if value.is_integer() {
+        return match number::<u8>(value)? {
             0 => Ok(Mode::Raw),
             1 => Ok(Mode::One),
             2 => Ok(Mode::Two),
@@ -328,7 +340,10 @@ pub fn packet_mode(value: Term) -> Result<Mode, BadOption> {
             _ => Err(BadOption),
         };
     }
-    let simple = [(atoms::raw(), Mode::Raw), (atoms::line(), Mode::Line)];
+    let simple = [
+        (atoms::raw(), Mode::Raw),
+        (atoms::line(), Mode::Line { delimiter: b'\n' }),
+    ];
     let modes = simple.into_iter().chain(http_modes());
     let found = modes.into_iter().find(|(name, _)| is(value, *name));
     found.map(|(_, mode)| mode).ok_or(BadOption)
@@ -340,7 +355,7 @@ fn packet_term(env: Env<'_>, mode: Mode) -> Term<'_> {
         Mode::One => 1.encode(env),
         Mode::Two => 2.encode(env),
         Mode::Four => 4.encode(env),
-        Mode::Line => atoms::line().encode(env),
+        Mode::Line { .. } => atoms::line().encode(env),
         Mode::Http { .. } => {
             let found = http_modes().into_iter().find(|(_, known)| *known == mode);
             found.map_or(atoms::http(), |(name, _)| name).encode(env)

@@ -21,11 +21,11 @@ pub enum Sent {
 impl Held<'_, '_> {
     /// Takes `data` whole, or not at all. As with a port, what is taken goes out in the order
     /// of the calls even when the caller later times out.
-    pub fn send(&mut self, data: &[u8]) -> Sent {
+    pub fn send(&mut self, data: &[u8], packet: Mode) -> Sent {
         if !self.may_send() {
             return Sent::Error(atoms::closed());
         }
-        let Some((header, header_len)) = packet_header(self.options.packet, data.len()) else {
+        let Some((header, header_len)) = packet_header(packet, data.len()) else {
             return Sent::Error(atoms::emsgsize());
         };
         let header = &header[..header_len];

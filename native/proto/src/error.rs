@@ -88,12 +88,6 @@ pub enum LinkError {
         /// What the peer did.
         error: CreditError,
     },
-    /// An `open` of a connection that is open. Found by whoever keeps the connections.
-    #[error("connection {id}: the connection is open already")]
-    DuplicateOpen {
-        /// The connection.
-        id: ConnectionId,
-    },
 }
 
 impl LinkError {

@@ -205,7 +205,7 @@ impl Tombstones {
 /// Why a connection cannot be opened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum OpenError {
-    /// A connection of this id is open: the peer has lost track, close the link.
+    /// A connection of this id is open: reset it, for nobody can tell whose bytes come next.
     #[error("the connection is open already")]
     Duplicate,
     /// Version 1: this side closed it and the peer did not yet end it. What comes is dropped.

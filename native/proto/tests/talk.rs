@@ -157,7 +157,7 @@ impl End {
             Event::Up { .. } => {}
             Event::Open(open) => {
                 let opened = self.table.open(open.id, self.link.new_conn());
-                opened.map_err(|_| LinkError::DuplicateOpen { id: open.id })?;
+                opened.expect("an edge opens an id once");
             }
             Event::Content { id, bytes } => self.content(id, bytes)?,
             Event::End { id } => self.ended(id),
