@@ -29,6 +29,7 @@
 
 -type conn_id() :: non_neg_integer().
 -record(conn, {in = <<>> :: binary(),         % arrived, not yet taken
+               owed = 0 :: non_neg_integer(), % bytes of it whose credit was not given back
                outcome = open :: open | ended | {close | reset, binary()},
                out = <<>> :: binary(),        % waiting for credit
                finish = false :: boolean(),   % an empty frame follows `out`
@@ -229,8 +230,9 @@ take_frame({Id, <<>>}, State) ->
 take_frame({Id, Content}, State) ->
     case conn(Id, State) of
         #conn{left = true} = Conn -> refuse(Id, Conn#conn{in = Content}, State);
-        #conn{in = In} = Conn ->
-            put_conn(Id, Conn#conn{in = <<In/binary, Content/binary>>}, State)
+        #conn{in = In, owed = Owed} = Conn ->
+            put_conn(Id, Conn#conn{in = <<In/binary, Content/binary>>,
+                                   owed = Owed + byte_size(Content)}, State)
     end.
 
 take_line(Line, State0) ->
@@ -291,6 +293,7 @@ answer(State = #state{waits = Waits}) ->
       fun({From, What} = Wait, S) ->
               case ready(What, S) of
                   wait -> S#state{waits = S#state.waits ++ [Wait]};
+                  {wait, S1} -> S1#state{waits = S1#state.waits ++ [Wait]};
                   {Reply, S1} -> gen_server:reply(From, Reply), S1
               end
       end, State#state{waits = []}, Waits).
@@ -313,14 +316,25 @@ ready({recv, Id, N}, S) ->
     case conn(Id, S) of
         #conn{in = In} = Conn when N =:= some, In =/= <<>> -> taken(byte_size(In), Id, Conn, S);
         #conn{in = In} = Conn when byte_size(In) >= N -> taken(N, Id, Conn, S);
-        _ -> ready({outcome, Id}, S)
+        Conn ->
+            %% Who waits for more than a window has to let more come.
+            wants_more(Id, Conn, S)
     end.
 
-taken(N, Id, Conn = #conn{in = In}, S = #state{version = Version, sock = Sock}) ->
+wants_more(Id, Conn, S) ->
+    case ready({outcome, Id}, S) of
+        wait when Conn#conn.owed > 0 -> {wait, give_back(Conn#conn.owed, Id, Conn, S)};
+        Answer -> Answer
+    end.
+
+taken(N, Id, Conn = #conn{in = In, owed = Owed}, S) ->
     <<Bytes:N/binary, Rest/binary>> = In,
+    {Bytes, give_back(max(0, Owed - byte_size(Rest)), Id, Conn#conn{in = Rest}, S)}.
+
+give_back(N, Id, Conn, S = #state{version = Version, sock = Sock}) ->
     _ = [gen_tcp:send(Sock, frame(0, line(io_lib:format("window ~b ~b", [Id, N]))))
          || Version =:= 2, N > 0, Conn#conn.outcome =:= open],
-    {Bytes, put_conn(Id, Conn#conn{in = Rest}, S)}.
+    put_conn(Id, Conn#conn{owed = Conn#conn.owed - N}, S).
 
 conn(Id, #state{conns = Conns, version = Version, peer_window = Window}) ->
     case Conns of
