@@ -17,18 +17,22 @@
 
 -export_type([config/0, info/0]).
 
+-include_lib("kernel/include/file.hrl").
 -include_lib("kernel/include/logger.hrl").
 
 %% The `ecm:' section as megaphone_options has checked it, with what the
 %% listener adds: the socket to dial and each service's kind.
 -type config() :: #{name := binary(),
                     socket := binary(),
+                    owner := pid(),             % of the listen socket
                     log_level := error | warn | info | debug,
                     listeners := [#{ip := inet:ip_address(), port := inet:port_number(),
                                     service := binary(), kind := http | tcp,
                                     backlog => pos_integer()}],
                     command => binary(),
                     atom() => term()}.
+
+-type file_id() :: {Device :: integer(), Inode :: integer(), Changed :: integer()}.
 
 -type info() :: #{name := binary(), os_pid := non_neg_integer() | undefined,
                   starts := non_neg_integer()}.
@@ -45,11 +49,15 @@
 %% that is looked at: the kernel tells nobody who is not its parent.
 -define(GONE_MAX, 5000).
 -define(GONE_STEP, 5).
+%% How long a look at who listens on the socket file may take, in milliseconds.
+-define(PROBE_TIMEOUT, 1000).
 %% The program's exit status when its configuration is wrong: trying again at
 %% once is of no use.
 -define(BAD_CONFIG, 2).
 
 -record(state, {config :: config(),
+                %% What the socket file is, to remove no other.
+                file :: file_id() | undefined,
                 port :: port() | undefined,
                 os_pid :: non_neg_integer() | undefined,
                 started = 0 :: integer(),
@@ -77,9 +85,9 @@ info(Edge) ->
 
 %%% gen_server
 
-init(Config) ->
+init(#{socket := Socket} = Config) ->
     process_flag(trap_exit, true),              % the port's end, and terminate/2
-    {ok, #state{config = Config}, {continue, start}}.
+    {ok, #state{config = Config, file = file_id(Socket)}, {continue, start}}.
 
 handle_continue(start, State) ->
     {noreply, start(State)}.
@@ -102,16 +110,9 @@ handle_info(start, #state{port = undefined} = State) ->
 handle_info(_Other, State) ->                   % the 'EXIT' of a port that ended
     {noreply, State}.
 
-terminate(_Reason, #state{port = undefined}) ->
-    ok;
-terminate(_Reason, #state{port = Port, os_pid = Pid, config = #{name := Name}}) ->
-    true = close(Port),
-    %% The next one wants the same client ports, so wait until they are free.
-    case await_gone(Pid, erlang:monotonic_time(millisecond) + ?GONE_MAX) of
-        ok -> ?LOG_INFO("ECM ~ts stopped", [Name]);
-        timeout -> ?LOG_WARNING("ECM ~ts (process ~b) still runs ~b ms after it was stopped",
-                                [Name, Pid, ?GONE_MAX])
-    end.
+terminate(_Reason, State) ->
+    stop(State),
+    remove_socket(State).
 
 %%% The program
 
@@ -184,6 +185,17 @@ status(Status) -> io_lib:format("exit status ~b", [Status]).
 seconds(Ms) ->
     io_lib:format("~.1f s", [Ms / 1000]).
 
+stop(#state{port = undefined}) ->
+    ok;
+stop(#state{port = Port, os_pid = Pid, config = #{name := Name}}) ->
+    true = close(Port),
+    %% The next one wants the same client ports, so wait until they are free.
+    case await_gone(Pid, erlang:monotonic_time(millisecond) + ?GONE_MAX) of
+        ok -> ?LOG_INFO("ECM ~ts stopped", [Name]);
+        timeout -> ?LOG_WARNING("ECM ~ts (process ~b) still runs ~b ms after it was stopped",
+                                [Name, Pid, ?GONE_MAX])
+    end.
+
 close(Port) ->
     try port_close(Port)
     catch error:badarg -> true
@@ -199,6 +211,31 @@ await_gone(Pid, Deadline) ->
                 true -> receive after ?GONE_STEP -> await_gone(Pid, Deadline) end;
                 false -> timeout
             end
+    end.
+
+%% ejabberd leaves the socket file of a listener that it stops. After a reload
+%% there may be a new one of the same name already, with the same inode even.
+remove_socket(#state{file = undefined}) ->
+    ok;
+remove_socket(#state{file = File, config = #{socket := Socket} = Config}) ->
+    case file_id(Socket) =:= File andalso is_stale(Socket, Config) of
+        true -> _ = file:delete(Socket), ok;
+        false -> ok
+    end.
+
+%% While the owner lives, the file is its own. After that, it is a new one's if
+%% somebody listens on it.
+is_stale(Socket, #{owner := Owner}) ->
+    is_process_alive(Owner)
+        orelse {error, econnrefused} =:= gen_tcp:connect({local, Socket}, 0, [],
+                                                         ?PROBE_TIMEOUT).
+
+file_id(Socket) ->
+    case file:read_link_info(Socket, [{time, posix}]) of
+        {ok, #file_info{major_device = Device, inode = Inode, ctime = Changed}} ->
+            {Device, Inode, Changed};
+        {error, _} ->
+            undefined
     end.
 
 %%% Its log

@@ -97,7 +97,7 @@ ecm(#{listeners := Listeners} = Ecm, Services, <<"unix:", Path/binary>>) ->
         {error, Reason} -> ?LOG_WARNING("cannot restrict ~ts to its owner: ~ts",
                                         [Socket, file:format_error(Reason)])
     end,
-    Ecm#{socket => Socket,
+    Ecm#{socket => Socket, owner => self(),
          listeners := [maps:merge(#{kind => kind(maps:get(Name, Services))}, Listener)
                        || #{service := Name} = Listener <- Listeners]}.
 

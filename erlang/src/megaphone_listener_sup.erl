@@ -43,12 +43,13 @@ init(#{services := Services} = Config) ->
             [[guard(Config)],
              [Spec || {Name, Service} <- lists:sort(maps:to_list(Services)),
                       Spec <- service(Name, Service, Config)],
-             [significant(links, {megaphone_links, start_link, []}, supervisor)],
              [significant(link_acceptor,
                           {megaphone_link_acceptor, start_link, [self(), Socket, Config]},
                           worker)
               || #{listen := Socket} <- [Config]],
-             [edge(Ecm) || #{ecm := Ecm} <- [Config]]])}}.
+             %% Links end before the ECM does, so that each side says why.
+             [edge(Ecm) || #{ecm := Ecm} <- [Config]],
+             [significant(links, {megaphone_links, start_link, []}, supervisor)]])}}.
 
 guard(Config) ->
     significant(guard, {megaphone_listener, start_link, [Config]}, worker).

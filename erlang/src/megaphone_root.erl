@@ -8,9 +8,9 @@
 %%       {connections, Service}       the services' own processes
 %%       {service, Service}           the accept queue
 %%       {acceptor, Service, 1..N}
-%%       megaphone_links              the links: a receiver each
 %%       megaphone_link_acceptor      only for megaphone:listen/2
 %%       megaphone_edge               only with `ecm:'
+%%       megaphone_links              the links: a receiver each
 %% '''
 %%
 %% It is not called `megaphone_sup': ejabberd registers a supervisor of its
