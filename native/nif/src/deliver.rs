@@ -4,7 +4,7 @@
 
 use megaphone_proto::conn::ConnError;
 use megaphone_proto::control::Control;
-use megaphone_proto::http1::Step;
+use megaphone_proto::http1::{Item, Step};
 use megaphone_proto::packet::{self, Found, Mode};
 use rustler::{Atom, Encoder, NewBinary, Term};
 
@@ -119,6 +119,9 @@ impl<'e> Held<'_, 'e> {
     pub fn unrecv(&mut self, bytes: &[u8]) {
         self.inbox.buffer.push_front(bytes);
         self.inbox.http.forget_lookahead();
+        if let Some(requests) = &mut self.inbox.requests {
+            requests.forget_lookahead();
+        }
         self.pump();
     }
 
@@ -221,7 +224,10 @@ impl<'e> Held<'_, 'e> {
                 return match state.inbox.http.next(bytes) {
                     Step::More if too_long(bytes.len()) => Taken::Bad(atoms::emsgsize()),
                     Step::More => Taken::More,
-                    Step::Item { consumed, .. } if too_long(consumed) => {
+                    // A refusal consumes all there is; that says nothing of its line.
+                    Step::Item { item, consumed }
+                        if too_long(consumed) && !matches!(item, Item::Error { .. }) =>
+                    {
                         Taken::Bad(atoms::emsgsize())
                     }
                     Step::Item { item, consumed } => {

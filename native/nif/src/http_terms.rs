@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use megaphone_proto::http1::{FORMATTED_MAX, Item, KNOWN_HEADERS, KNOWN_METHODS, Method, Name};
 use megaphone_proto::http1::{Scheme, Uri};
-use rustler::{Atom, Encoder, Env, NewBinary, Term};
+use rustler::{Atom, Binary, Encoder, Env, NewBinary, Term};
 
 use crate::atoms;
 
@@ -22,26 +22,36 @@ pub fn load(env: Env) {
 }
 
 /// How strings are given.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Strings {
+#[derive(Clone, Copy)]
+pub enum Strings<'i, 'e> {
     /// `http`: lists of bytes.
     List,
-    /// `http_bin`: binaries.
+    /// `http_bin`: binaries of their own, which keep nothing else alive.
     Binary,
+    /// `http_bin`: parts of the binary that is decoded, as `decode_packet` makes them.
+    PartOf(&'i Binary<'e>),
 }
 
-impl Strings {
+impl<'e> Strings<'_, 'e> {
     /// Bytes as the string they are to Erlang.
-    pub fn term<'e>(self, env: Env<'e>, bytes: &[u8]) -> Term<'e> {
+    pub fn term(self, env: Env<'e>, bytes: &[u8]) -> Term<'e> {
         match self {
             Strings::List => bytes.encode(env),
             Strings::Binary => NewBinary::from_slice(env, bytes).into(),
+            Strings::PartOf(whole) => {
+                let at = (bytes.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize);
+                // What is not in there, a name that had to be formatted, is no part of it.
+                match whole.make_subbinary(at, bytes.len()) {
+                    Ok(part) => part.into(),
+                    Err(_) => NewBinary::from_slice(env, bytes).into(),
+                }
+            }
         }
     }
 }
 
 /// The term for one item.
-pub fn item<'e>(env: Env<'e>, item: &Item, strings: Strings) -> Term<'e> {
+pub fn item<'e>(env: Env<'e>, item: &Item, strings: Strings<'_, 'e>) -> Term<'e> {
     match item {
         Item::Request {
             method,
@@ -60,14 +70,14 @@ pub fn item<'e>(env: Env<'e>, item: &Item, strings: Strings) -> Term<'e> {
     }
 }
 
-fn method_term<'e>(env: Env<'e>, method: Method, strings: Strings) -> Term<'e> {
+fn method_term<'e>(env: Env<'e>, method: Method, strings: Strings<'_, 'e>) -> Term<'e> {
     match method.known().zip(METHODS.get()) {
         Some((at, atoms)) => atoms[at].encode(env),
         None => strings.term(env, method.raw()),
     }
 }
 
-fn header_term<'e>(env: Env<'e>, name: &Name, value: &[u8], strings: Strings) -> Term<'e> {
+fn header_term<'e>(env: Env<'e>, name: &Name, value: &[u8], strings: Strings<'_, 'e>) -> Term<'e> {
     let mut scratch = [0; FORMATTED_MAX];
     let field = match name.known().zip(HEADERS.get()) {
         Some((at, atoms)) => atoms[at].encode(env),
@@ -77,7 +87,7 @@ fn header_term<'e>(env: Env<'e>, name: &Name, value: &[u8], strings: Strings) ->
     (atoms::http_header(), name.bit(), field, raw, value).encode(env)
 }
 
-fn uri_term<'e>(env: Env<'e>, uri: &Uri, strings: Strings) -> Term<'e> {
+fn uri_term<'e>(env: Env<'e>, uri: &Uri, strings: Strings<'_, 'e>) -> Term<'e> {
     let text = |bytes| strings.term(env, bytes);
     match *uri {
         Uri::Star => atoms::star().encode(env),

@@ -427,7 +427,7 @@ fn decode_packet<'a>(env: Env<'a>, kind: Term, input: Binary<'a>) -> NifResult<T
     match HttpReader::new(headers_only).next(&input) {
         Step::More => Ok((atoms::more(), atoms::undefined()).encode(env)),
         Step::Item { item, consumed } => {
-            let term = http_terms::item(env, &item, strings(bin));
+            let term = http_terms::item(env, &item, strings(bin, &input));
             let rest = input.make_subbinary(consumed, input.len() - consumed)?;
             Ok((atoms::ok(), term, rest).encode(env))
         }
@@ -443,7 +443,7 @@ fn decode_head<'a>(env: Env<'a>, kind: Term, input: Binary<'a>) -> NifResult<Ter
     let mut items: Vec<Term> = Vec::with_capacity(16);
     let mut wrong = None;
     let head = parse_head(&input, |item| {
-        let term = http_terms::item(env, &item, strings(bin));
+        let term = http_terms::item(env, &item, strings(bin, &input));
         match item {
             Item::Eoh => {}
             Item::Error { .. } => wrong = Some(term),
@@ -460,8 +460,12 @@ fn decode_head<'a>(env: Env<'a>, kind: Term, input: Binary<'a>) -> NifResult<Ter
     })
 }
 
-fn strings(bin: bool) -> Strings {
-    if bin { Strings::Binary } else { Strings::List }
+fn strings<'i, 'a>(bin: bool, input: &'i Binary<'a>) -> Strings<'i, 'a> {
+    if bin {
+        Strings::PartOf(input)
+    } else {
+        Strings::List
+    }
 }
 
 // ---- helpers -----------------------------------------------------------------------------

@@ -49,6 +49,11 @@ pub fn take<'e>(env: Env<'e>, state: &mut State) -> Taken<'e> {
 }
 
 impl Requests {
+    /// Bytes were put in front of those that the reader has looked at.
+    pub fn forget_lookahead(&mut self) {
+        self.reader.forget_lookahead();
+    }
+
     fn head<'e>(&mut self, env: Env<'e>, input: &mut &[u8]) -> Taken<'e> {
         match self.reader.next(input) {
             Step::More => Taken::More,
