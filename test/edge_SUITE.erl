@@ -9,7 +9,7 @@
 -export([suite/0, all/0, groups/0, init_per_group/2, end_per_group/2,
          init_per_testcase/2, end_per_testcase/2]).
 -export([killed_ecm_comes_back/1, killed_node_leaves_nothing/1, stopped_node_leaves_nothing/1,
-         only_our_ecm_may_link/1, reloaded_listeners/1, refuses_without_link/1, wrong_options_are_named/1]).
+         only_our_ecm_may_link/1, reloaded_listeners/1, refuses_without_link/1, speaks_version_1/1, wrong_options_are_named/1]).
 
 -define(TIMEOUT, 20_000).
 
@@ -21,7 +21,8 @@ groups() -> [{ejabberd_23_01, [], cases()}, {ejabberd_24_12, [], cases()}].
 
 cases() ->
     [killed_ecm_comes_back, killed_node_leaves_nothing, stopped_node_leaves_nothing,
-     only_our_ecm_may_link, reloaded_listeners, refuses_without_link, wrong_options_are_named].
+     only_our_ecm_may_link, reloaded_listeners, refuses_without_link, speaks_version_1,
+     wrong_options_are_named].
 
 init_per_group(ejabberd_23_01, Config) -> [{version, "23.01"} | Config];
 init_per_group(ejabberd_24_12, Config) -> [{version, "24.12"} | Config].
@@ -110,7 +111,7 @@ reload(Node, Yaml, Config) ->
 refuses_without_link(Config) ->
     Link = e2e_port:free(),
     [Http, C2s] = [e2e_port:free(), e2e_port:free()],
-    Ecm = start_ecm(Link, Http, C2s, Config),
+    Ecm = start_ecm("", Link, Http, C2s, Config),
     refused(Http, C2s),
     Yaml = yaml(#{link => Link}, Config),
     Node = start(Yaml, Config),
@@ -134,11 +135,25 @@ refused(Http, C2s) ->
     {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, C2s, [binary, {active, false}]),
     ?assertEqual({error, closed}, gen_tcp:recv(Socket, 0, ?TIMEOUT)).
 
-start_ecm(Link, Http, C2s, Config) ->
+%% In the plain protocol all clients come to the default service, from the link's address.
+speaks_version_1(Config) ->
+    Link = e2e_port:free(),
+    [Http, C2s] = [e2e_port:free(), e2e_port:free()],
+    Node = start(yaml(#{link => Link}, Config), Config),
+    Ecm = start_ecm("protocol = 1\n", Link, Http, C2s, Config),
+    {ok, _, _} = e2e_process:wait_line(Ecm, "link \\d+ up to", ?TIMEOUT),
+    {#{status := 200, body := Peer}, Connection} = e2e_http:get(e2e_http:connect(Http), "/peer"),
+    ?assertMatch({#{body := Peer}, _}, e2e_http:get(Connection, "/peer")),
+    ?assertEqual(ok, e2e_client:strophe(["http://127.0.0.1:", integer_to_list(Http), "/bosh"], password)),
+    ?assertEqual(ok, e2e_client:strophe(["ws://127.0.0.1:", integer_to_list(Http), "/ws"], password)),
+    ok = e2e_ejabberd:stop(Node),
+    ok = e2e_process:stop(Ecm).
+
+start_ecm(More, Link, Http, C2s, Config) ->
     File = filename:join(?config(dir, Config), "ecm.toml"),
     ok = file:write_file(
            File,
-           ["name = \"edge-1\"\nconnect_wait = \"200ms\"\n"
+           [More, "name = \"edge-1\"\nconnect_wait = \"200ms\"\n"
             "[backend]\naddress = \"127.0.0.1:", integer_to_list(Link), "\"\n"
             "reconnect_min = \"50ms\"\nreconnect_max = \"200ms\"\n",
             [["[[listeners]]\nlisten = \"127.0.0.1:", integer_to_list(Port), "\"\nservice = \"", Service,

@@ -9,7 +9,8 @@
 -export([suite/0, all/0, groups/0, init_per_group/2, end_per_group/2]).
 -export([strophe_bosh/1, strophe_bosh_anonymous/1, strophe_websocket/1, strophe_websocket_anonymous/1,
          slixmpp_starttls/1, paho_mqtt/1]).
--export([web_admin/1, files/1, peer_address_on_every_request/1]).
+-export([web_admin/1, files/1, peer_address_on_every_request/1, each_client_its_own_answer/1,
+         stalled_clients_delay_nobody/1]).
 -export([converse_websocket/1, converse_bosh/1]).
 -export([v1_bosh_login/1, v1_every_byte_a_write/1, v1_every_byte_a_frame/1, v1_cut_at_every_byte/1]).
 
@@ -27,7 +28,8 @@ clients() ->
     [strophe_bosh, strophe_bosh_anonymous, strophe_websocket, strophe_websocket_anonymous,
      slixmpp_starttls, paho_mqtt].
 
-http() -> [web_admin, files, peer_address_on_every_request].
+http() -> [web_admin, files, peer_address_on_every_request, each_client_its_own_answer,
+           stalled_clients_delay_nobody].
 
 browser() -> [converse_websocket, converse_bosh].
 
@@ -100,6 +102,48 @@ peer_address_on_every_request(Config) ->
     ok = e2e_http:close(Connection3),
     ?assertEqual([Peer, Peer], [Second, Third]),
     ?assert(binary_to_integer(Port) > 0).
+
+%% Hundreds of connections, all with a request under way at a time; each answer names the port
+%% of the one that asked, so that no answer can come to another without being seen.
+each_client_its_own_answer(Config) ->
+    Rounds = 5,
+    Connections = [begin
+                       {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, port(http, Config), [binary, {active, false}]),
+                       %% Only a client that is being served lets the next one come: the oracle's
+                       %% backlog is short.
+                       {#{status := 200}, Connection} = e2e_http:get(e2e_http:on(Socket), "/peer"),
+                       {Connection, Socket}
+                   end || _ <- lists:seq(1, 300)],
+    Last = lists:foldl(
+             fun(_Round, Now) ->
+                     [ok = e2e_http:ask(Connection, "/peer") || {Connection, _} <- Now],
+                     [begin
+                          {#{body := Body}, Next} = e2e_http:answer(Connection),
+                          {ok, {_, Port}} = inet:sockname(Socket),
+                          ?assertEqual(<<"127.0.0.1 ", (integer_to_binary(Port))/binary>>, Body),
+                          {Next, Socket}
+                      end || {Connection, Socket} <- Now]
+             end, Connections, lists:seq(1, Rounds)),
+    [ok = gen_tcp:close(Socket) || {_, Socket} <- Last],
+    ok.
+
+%% Clients that ask for much and read nothing are nobody's trouble but their own.
+stalled_clients_delay_nobody(Config) ->
+    Stalled = [begin
+                   {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, port(http, Config),
+                                                  [binary, {active, false}, {recbuf, 4096}]),
+                   ok = e2e_http:ask(e2e_http:on(Socket), "/conversejs/converse.min.js"),
+                   Socket
+               end || _ <- lists:seq(1, 20)],
+    {#{status := 200}, Connection} = e2e_http:get(e2e_http:connect(port(http, Config)), "/peer"),
+    ?assertEqual(ok, e2e_client:strophe(url("http", "/bosh", Config), password)),
+    {#{status := 200}, _} = e2e_http:get(Connection, "/peer"),
+    %% One that reads after all gets what it asked for.
+    {#{status := 200, body := Body}, _} = e2e_http:answer(e2e_http:on(hd(Stalled))),
+    ?assertEqual(filelib:file_size(filename:join(e2e_paths:node_modules(), "converse.js/dist/converse.min.js")),
+                 byte_size(Body)),
+    [ok = gen_tcp:close(Socket) || Socket <- Stalled],
+    ok.
 
 same_as_stock(Path, Headers, Config) ->
     {Answer, Connection} =

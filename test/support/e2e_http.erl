@@ -2,7 +2,8 @@
 %% connection or over anything else that carries bytes.
 -module(e2e_http).
 
--export([connect/1, connect/2, over/2, close/1, get/2, get/3, request/2, post/4, answer/1]).
+-export([connect/1, connect/2, on/1, over/2, close/1]).
+-export([get/2, get/3, request/2, ask/2, post/4, answer/1]).
 -export_type([connection/0, answer/0]).
 
 -type connection() :: #{send := fun((iodata()) -> ok), recv := fun(() -> binary()),
@@ -17,6 +18,11 @@ connect(Port) -> connect(Port, []).
 -spec connect(inet:port_number(), [gen_tcp:connect_option()]) -> connection().
 connect(Port, Options) ->
     {ok, Socket} = gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false} | Options], ?TIMEOUT),
+    on(Socket).
+
+%% On a passive socket in binary mode.
+-spec on(gen_tcp:socket()) -> connection().
+on(Socket) ->
     #{send => fun(Bytes) -> ok = gen_tcp:send(Socket, Bytes) end,
       recv => fun() -> {ok, Bytes} = gen_tcp:recv(Socket, 0, ?TIMEOUT), Bytes end,
       close => fun() -> gen_tcp:close(Socket) end,
@@ -35,7 +41,10 @@ get(Connection, Path) -> get(Connection, Path, []).
 get(Connection, Path, Headers) ->
     request(Connection, [head("GET", Path, Headers), "\r\n"]).
 
-%% Sends the request; its answer is read with answer/1.
+%% These two send a request; its answer is read with answer/1.
+-spec ask(connection(), iodata()) -> ok.
+ask(#{send := Send}, Path) -> Send([head("GET", Path, []), "\r\n"]).
+
 -spec post(connection(), iodata(), [{iodata(), iodata()}], iodata()) -> ok.
 post(#{send := Send}, Path, Headers, Body) ->
     Length = integer_to_list(iolist_size(Body)),
