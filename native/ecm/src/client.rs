@@ -1,8 +1,9 @@
 //! One client: its socket on one side, its connection on a link on the other.
 //!
-//! Two halves run in one task, each waiting for one thing at a time. Neither
-//! holds a buffer while nothing comes: there may be a million clients, most
-//! of them silent.
+//! Two halves run in one task, each waiting for one thing at a time. There
+//! may be a million clients, most of them silent: neither half holds a buffer
+//! while nothing comes, and whatever is only waited for at times (room, credit,
+//! a slow client) is in a box, so that the task keeps no space for it.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -13,44 +14,23 @@ use std::time::Duration;
 
 use megaphone_proto::control::CloseReason;
 use socket2::SockRef;
-use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::io::Interest;
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout, timeout_at};
-use tracing::{debug, warn};
+use tokio::time::timeout;
+use tracing::debug;
 
-use crate::app::App;
 use crate::config::Kind;
 use crate::connection::{Connection, Ending, Fetched};
-use crate::http;
+use crate::farewell;
 use crate::limits::Place;
-use crate::link::Caller;
-use crate::listener::Listening;
 
 /// Bytes read from a client at a time. Four such frames fill a link's data
 /// lane, so that one busy client leaves room for others.
 const READ_MAX: u32 = 32 * 1024;
 
-/// How long a client that was sent everything may take to close. Only then
-/// is it sure to have read it: to close on one that still sends makes the
-/// kernel send a reset, at which it may drop what it has not read (RFC 9112,
-/// section 9.6).
-const LINGER: Duration = Duration::from_secs(2);
-
 thread_local! {
     /// Where a thread reads a client's bytes to, on their way into an outbox.
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_MAX as usize].into());
-}
-
-/// A client that was just accepted.
-pub struct Client {
-    /// Its socket.
-    pub stream: TcpStream,
-    /// Its address.
-    pub peer: SocketAddr,
-    /// Where it came in.
-    pub listening: Arc<Listening>,
-    /// Its place among all clients.
-    pub place: Place,
 }
 
 /// Why both halves of a client stopped.
@@ -61,104 +41,53 @@ enum Stopped {
     Socket(io::Error),
 }
 
-/// Opens a connection for a client that was just accepted, and starts the
-/// task that carries its bytes; or sends it away.
-pub async fn welcome(app: Arc<App>, mut client: Client) {
-    // Both fail only on a socket that is dead already.
-    let Ok(local) = client.stream.local_addr() else {
-        return;
-    };
-    let _ = client.stream.set_nodelay(true);
-    let Client {
-        peer,
-        ref listening,
-        ..
-    } = client;
-    let (service, kind) = (listening.service.as_str(), listening.kind);
-    let caller = Caller {
-        service,
-        peer: bare(peer),
-        local: bare(local),
-    };
-    match app.links.open(caller).await {
-        Ok(connection) => {
-            let (id, number) = (connection.id(), connection.link().number());
-            debug!(
-                "connection {id} open link={number} service={service} peer={peer} local={local}"
-            );
-            let Client { stream, place, .. } = client;
-            let close_timeout = app.close_timeout;
-            let session = Session {
-                stream,
-                connection,
-                peer,
-                kind,
-                close_timeout,
-                _place: place,
-            };
-            tokio::spawn(Box::new(session).run());
-        }
-        Err(reason) => {
-            if app.refusals.may() {
-                warn!("client {peer} refused: {reason} service={service}");
-            }
-            refuse(&mut client.stream, kind).await;
-        }
-    }
+/// One client that has a connection.
+pub struct Client {
+    /// Its socket.
+    pub stream: TcpStream,
+    /// Its connection.
+    pub connection: Arc<Connection>,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// How it is told that there is no service.
+    pub kind: Kind,
+    /// How long it may take over what came before its connection was closed.
+    pub close_timeout: Duration,
+    /// Its place among all clients, for as long as it is there.
+    pub _place: Place,
 }
 
-/// An address as ejabberd is told it: IPv4 as IPv4 even on a socket for both,
-/// and without a scope, which means nothing elsewhere.
-fn bare(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(address.ip().to_canonical(), address.port())
-}
-
-struct Session {
-    stream: TcpStream,
-    connection: Arc<Connection>,
-    peer: SocketAddr,
-    kind: Kind,
-    close_timeout: Duration,
-    _place: Place,
-}
-
-impl Session {
+impl Client {
     /// Carries a client's bytes until one of both sides is done with it.
-    async fn run(mut self: Box<Self>) {
+    pub async fn run(mut self: Box<Self>) {
         let mut unwritten = Vec::new();
         let stopped = tokio::select! {
             biased;
-            stopped = self.to_client(&mut unwritten) => stopped,
-            error = self.from_client() => Stopped::Socket(error),
+            stopped = self.downstream(&mut unwritten) => stopped,
+            error = self.upstream() => Stopped::Socket(error),
         };
         let reason = match stopped {
             Stopped::Link(ending) => {
-                // In a box, so that an idle client's task keeps no room for it.
                 Box::pin(self.finish(ending, unwritten)).await;
                 ending.reason()
             }
             Stopped::Socket(error) => {
-                debug!(
-                    "connection {}: the client's socket failed: {error}",
-                    self.connection.id()
-                );
+                let id = self.connection.id();
+                debug!("connection {id}: the client's socket failed: {error}");
                 self.connection.abandon(CloseReason::ClientClosed);
                 CloseReason::ClientClosed
             }
         };
-        debug!(
-            "connection {} closed peer={} reason={reason}",
-            self.connection.id(),
-            self.peer
-        );
+        let (id, peer) = (self.connection.id(), self.peer);
+        debug!("connection {id} closed peer={peer} reason={reason}");
     }
 
     /// Client to link. Ends only when the socket fails.
-    async fn from_client(&self) -> io::Error {
+    async fn upstream(&self) -> io::Error {
         match self.read_all().await {
             Ok(()) => {
                 self.connection.end();
-                self.failure().await
+                Box::pin(self.failure()).await
             }
             Err(error) => error,
         }
@@ -168,14 +97,16 @@ impl Session {
     async fn read_all(&self) -> io::Result<()> {
         let link = self.connection.link();
         loop {
-            let credit = tokio::select! {
-                biased;
-                credit = self.connection.credit() => credit,
-                error = self.failure() => return Err(error),
+            let credit = match self.connection.credit() {
+                0 => Box::pin(self.wait_for_credit()).await?,
+                credit => credit,
             };
             poll_fn(|context| self.stream.poll_read_ready(context)).await?;
             let wanted = credit.min(link.max_content()).min(READ_MAX);
-            let room = link.outbox().room(wanted).await;
+            let room = match link.outbox().try_room(wanted) {
+                Some(room) => room,
+                None => Box::pin(link.outbox().room(wanted)).await,
+            };
             let read = SCRATCH.with_borrow_mut(|scratch| {
                 let bytes = self.stream.try_read(&mut scratch[..wanted as usize])?;
                 if bytes > 0 {
@@ -189,6 +120,14 @@ impl Session {
                 Err(error) if not_yet(&error) => {}
                 Err(error) => return Err(error),
             }
+        }
+    }
+
+    async fn wait_for_credit(&self) -> io::Result<u32> {
+        tokio::select! {
+            biased;
+            credit = self.connection.wait_for_credit() => Ok(credit),
+            error = self.failure() => Err(error),
         }
     }
 
@@ -210,16 +149,16 @@ impl Session {
     }
 
     /// Link to client. What could not be written is left in `bytes`.
-    async fn to_client(&self, bytes: &mut Vec<u8>) -> Stopped {
+    async fn downstream(&self, bytes: &mut Vec<u8>) -> Stopped {
         loop {
             match self.connection.fetch(bytes) {
-                Fetched::Bytes => match self.write(bytes).await {
+                Fetched::Bytes => {
+                    if let Err(error) = self.write(bytes).await {
+                        return Stopped::Socket(error);
+                    }
                     // An idle client keeps no buffer.
-                    Ok(()) if bytes.is_empty() => *bytes = Vec::new(),
-                    // Finished: the next fetch says how.
-                    Ok(()) => return self.last_fetch(bytes),
-                    Err(error) => return Stopped::Socket(error),
-                },
+                    bytes.shrink_to_fit();
+                }
                 Fetched::PeerEnded => {
                     let _ = SockRef::from(&self.stream).shutdown(std::net::Shutdown::Write);
                     if self.connection.link().is_v1() {
@@ -242,10 +181,8 @@ impl Session {
                     self.connection.written(more);
                 }
                 Err(error) if not_yet(&error) => {
-                    tokio::select! {
-                        biased;
-                        () = self.connection.brought() => if self.connection.is_finished() { break },
-                        ready = poll_fn(|context| self.stream.poll_write_ready(context)) => ready?,
+                    if !Box::pin(self.wait_to_write()).await? {
+                        break;
                     }
                 }
                 Err(error) => return Err(error),
@@ -255,15 +192,18 @@ impl Session {
         Ok(())
     }
 
-    /// As the last fetch of a finished connection, behind what is in `bytes`.
-    fn last_fetch(&self, bytes: &mut Vec<u8>) -> Stopped {
-        let mut more = Vec::new();
-        match self.connection.fetch(&mut more) {
-            Fetched::Finished(ending) => {
-                bytes.append(&mut more);
-                Stopped::Link(ending)
+    /// Waits until the client takes more. `false`: its connection is finished.
+    async fn wait_to_write(&self) -> io::Result<bool> {
+        loop {
+            tokio::select! {
+                biased;
+                () = self.connection.brought() => if self.connection.is_finished() {
+                    return Ok(false);
+                },
+                ready = poll_fn(|context| self.stream.poll_write_ready(context)) => {
+                    return ready.map(|()| true);
+                }
             }
-            other => unreachable!("a finished connection gave {other:?}"),
         }
     }
 
@@ -281,8 +221,8 @@ impl Session {
     }
 
     /// The connection is gone from the link: ends the client as `ending`
-    /// says, `bytes` being what it was not sent yet.
-    async fn finish(&mut self, ending: Ending, bytes: Vec<u8>) {
+    /// says, `unwritten` being what it was not sent yet.
+    async fn finish(&mut self, ending: Ending, unwritten: Vec<u8>) {
         let refused = matches!(
             ending.reason(),
             CloseReason::Refused
@@ -291,49 +231,18 @@ impl Session {
                 | CloseReason::Shutdown
         );
         if refused && self.kind == Kind::Http && !self.connection.was_answered() {
-            return refuse(&mut self.stream, self.kind).await;
+            return farewell::refuse(&mut self.stream, self.kind).await;
         }
         match ending {
-            Ending::Reset(_) => {
-                let _ = self.stream.set_zero_linger();
-            }
+            Ending::Reset(_) => farewell::reset(&self.stream),
             Ending::Close(reason) => {
-                let deadline = Instant::now() + self.close_timeout;
-                let linger = if reason == CloseReason::Shutdown {
-                    Duration::ZERO
-                } else {
-                    LINGER
-                };
-                match timeout_at(deadline, self.stream.write_all(&bytes)).await {
-                    Ok(Ok(())) => close_gently(&mut self.stream, linger).await,
-                    Ok(Err(_)) => {}
-                    Err(_) => {
-                        let _ = self.stream.set_zero_linger();
-                    }
+                let closing = farewell::close(&mut self.stream, &unwritten, reason);
+                if timeout(self.close_timeout, closing).await.is_err() {
+                    farewell::reset(&self.stream);
                 }
             }
         }
     }
-}
-
-/// Sends a client away that was not served.
-async fn refuse(stream: &mut TcpStream, kind: Kind) {
-    if kind == Kind::Http
-        && timeout(LINGER, stream.write_all(http::UNAVAILABLE))
-            .await
-            .is_err()
-    {
-        return;
-    }
-    close_gently(stream, LINGER).await;
-}
-
-/// Closes a socket to which all is written, so that the client can read it.
-async fn close_gently(stream: &mut TcpStream, linger: Duration) {
-    let _ = stream.shutdown().await;
-    let mut dropped = [0; 4096];
-    let read_out = async { while matches!(stream.read(&mut dropped).await, Ok(1..)) {} };
-    let _ = timeout(linger, read_out).await;
 }
 
 /// Whether `error` only says to wait, or to try again.
@@ -348,23 +257,22 @@ fn not_yet(error: &io::Error) -> bool {
 mod tests {
     use super::*;
 
-    fn size_of_task<F>(_: fn(Box<Session>) -> F) -> usize {
+    fn size_of_task<F>(_: fn(Box<Client>) -> F) -> usize {
         size_of::<F>()
     }
 
     /// There may be a million of them, and 0.3 kB each for both ends of the
-    /// line is what the design leaves.
+    /// line is about what the design leaves.
     #[test]
     fn a_client_is_small() {
+        let (task, client) = (size_of_task(Client::run), size_of::<Client>());
+        let connection = size_of::<Connection>();
         assert!(
-            size_of_task(Session::run) <= 768,
-            "{}",
-            size_of_task(Session::run)
-        );
-        assert!(
-            size_of::<Connection>() <= 256,
-            "{}",
-            size_of::<Connection>()
+            task + client + connection <= SIZE_MAX,
+            "{task} + {client} + {connection}"
         );
     }
+
+    /// Bytes of all three.
+    const SIZE_MAX: usize = 850;
 }

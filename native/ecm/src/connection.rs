@@ -187,16 +187,20 @@ impl Connection {
 
 /// For the client's task.
 impl Connection {
-    /// What is to be done, with the bytes to write moved to `bytes`, which
-    /// must be empty.
+    /// What is to be done, with more bytes to write added to `bytes`.
     pub fn fetch(&self, bytes: &mut Vec<u8>) -> Fetched {
         let mut shared = self.shared();
-        if shared.conn.state() == State::Closed {
+        let more = !shared.queue.is_empty();
+        if bytes.is_empty() {
             *bytes = std::mem::take(&mut shared.queue);
-            return Fetched::Finished(shared.ending.unwrap_or(Ending::Close(CloseReason::Normal)));
+        } else {
+            bytes.append(&mut shared.queue);
         }
-        if !shared.queue.is_empty() {
-            *bytes = std::mem::take(&mut shared.queue);
+        if shared.conn.state() == State::Closed {
+            let both_ended = Ending::Close(CloseReason::Normal);
+            return Fetched::Finished(shared.ending.unwrap_or(both_ended));
+        }
+        if more {
             return Fetched::Bytes;
         }
         if !shared.conn.may_receive() && !shared.end_fetched {
@@ -238,14 +242,18 @@ impl Connection {
         self.link.client_moved();
     }
 
+    /// What may be sent now, in bytes.
+    pub fn credit(&self) -> u32 {
+        self.shared().conn.credit()
+    }
+
     /// Waits until there is credit, and returns it: bytes, never 0.
-    pub async fn credit(&self) -> u32 {
+    pub async fn wait_for_credit(&self) -> u32 {
         loop {
-            let credit = self.shared().conn.credit();
-            if credit > 0 {
-                return credit;
+            match self.credit() {
+                0 => self.granted.notified().await,
+                credit => return credit,
             }
-            self.granted.notified().await;
         }
     }
 

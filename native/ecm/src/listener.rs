@@ -9,9 +9,9 @@ use tokio::net::{TcpListener, TcpSocket};
 use tracing::{info, warn};
 
 use crate::app::App;
-use crate::client::{self, Client};
 use crate::config::{self, Kind};
 use crate::log::Seldom;
+use crate::welcome::{Newcomer, welcome};
 
 /// How long nothing is accepted after the system had no file, buffer or
 /// memory left for it: what is missing comes back when some client goes.
@@ -89,13 +89,13 @@ impl Listener {
                             app.places.take().await
                         }
                     };
-                    let client = Client {
+                    let newcomer = Newcomer {
                         stream,
                         peer,
                         listening: Arc::clone(&listening),
                         place,
                     };
-                    tokio::spawn(client::welcome(Arc::clone(&app), client));
+                    tokio::spawn(welcome(Arc::clone(&app), newcomer));
                 }
                 // The client went away while it waited.
                 Err(error) if of_the_client(&error) => {}

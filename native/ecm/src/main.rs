@@ -17,7 +17,7 @@ mod client;
 mod config;
 mod connection;
 mod dialler;
-mod http;
+mod farewell;
 mod ids;
 mod limits;
 mod link;
@@ -30,6 +30,7 @@ mod reader;
 mod summary;
 mod sync;
 mod values;
+mod welcome;
 
 use std::process::ExitCode;
 

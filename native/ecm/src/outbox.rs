@@ -108,6 +108,13 @@ impl Outbox {
         }
     }
 
+    /// Room for a frame of `content` bytes, if there is some and nobody waits
+    /// for it.
+    pub fn try_room(&self, content: u32) -> Option<Room<'_>> {
+        let permit = self.room.try_acquire_many(content + HEAD_LEN as u32);
+        permit.ok().map(Room)
+    }
+
     /// Puts a frame of content in, `content` being no longer than `room` was
     /// asked for.
     pub fn content(&self, id: ConnectionId, content: &[u8], mut room: Room<'_>) -> Batch {

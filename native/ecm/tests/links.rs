@@ -166,8 +166,7 @@ fn an_answer_that_is_no_hello_is_said_to_be_one() {
 #[test]
 fn a_backend_that_never_answers_is_left() {
     let backend = Backend::new();
-    let lines =
-        config(&backend.address(), "").replace("[[listeners]]\nlisten", "[[listeners]]\nlisten");
+    let lines = config(&backend.address(), "");
     let ecm = Ecm::start(&lines.replace(
         "reconnect_min",
         "connect_timeout = \"100ms\"\nreconnect_min",

@@ -287,7 +287,7 @@ pub enum Got {
     Up(u32),
     Content(ConnectionId, Vec<u8>),
     End(ConnectionId),
-    Open(Open),
+    Open(Box<Open>),
     Window(ConnectionId, u32),
     Close(ConnectionId, CloseReason),
     Reset(ConnectionId, CloseReason),
@@ -341,13 +341,13 @@ impl Node {
         }
     }
 
-    /// The next event, which must be an `open`, but for content that crossed
-    /// a close.
+    /// The next event, which must be an `open`, but for content and credit
+    /// that crossed a close.
     pub fn opened(&mut self) -> Open {
         loop {
             match self.next() {
-                Got::Open(open) => return open,
-                Got::Content(..) => {}
+                Got::Open(open) => return *open,
+                Got::Content(..) | Got::Window(..) => {}
                 other => panic!("{other:?} and not an open"),
             }
         }
@@ -393,7 +393,7 @@ impl Got {
             Event::Up { version } => Self::Up(version),
             Event::Content { id, bytes } => Self::Content(id, bytes.to_vec()),
             Event::End { id } => Self::End(id),
-            Event::Open(open) => Self::Open(*open),
+            Event::Open(open) => Self::Open(open),
             Event::Window { id, bytes } => Self::Window(id, bytes),
             Event::Close { id, reason } => Self::Close(id, reason),
             Event::Reset { id, reason } => Self::Reset(id, reason),
