@@ -18,7 +18,8 @@
          socket/1]).
 %% One connection.
 -export([open/3, open/4, send/3, finish/2, leave/2, close/3, reset/3]).
--export([recv/3, recv/4, recv_some/2, recv_rest/2, outcome/2, outcome/3, credit/2]).
+-export([recv/3, recv/4, recv_some/2, recv_rest/2, outcome/2, outcome/3]).
+-export([credit/2, held/2, arrived/3, longest/1]).
 %% Bytes.
 -export([frame/2, head/2, line/1, hello_line/1, decode/1]).
 %% gen_server
@@ -38,6 +39,7 @@
 -record(state, {sock, version, max_frame, window,
                 peer_window = infinity, hello = undefined,
                 buffer = <<>> :: binary(), lines = [] :: [binary()],
+                longest = 0 :: non_neg_integer(),
                 outcome = up :: up | closed | {error, term()},
                 conns = #{} :: #{conn_id() => #conn{}},
                 waits = [] :: [{gen_server:from(), fun()}]}).
@@ -137,6 +139,15 @@ outcome(Peer, Id, Timeout) -> wait(Peer, {outcome, Id}, Timeout).
 %% How much we may still send, what is queued not subtracted.
 credit(Peer, Id) -> gen_server:call(Peer, {credit, Id}).
 
+%% Bytes that arrived and were not taken: those of which we gave no credit back.
+held(Peer, Id) -> gen_server:call(Peer, {held, Id}).
+
+%% Waits until so many are there, and takes none.
+arrived(Peer, Id, N) -> wait(Peer, {arrived, Id, N}, ?TIMEOUT).
+
+%% The longest content of a frame so far.
+longest(Peer) -> gen_server:call(Peer, longest).
+
 wait(Peer, What, Timeout) ->
     try gen_server:call(Peer, {wait, What}, Timeout)
     catch exit:{timeout, _} -> error({timeout, What, sys:get_state(Peer)})
@@ -201,6 +212,9 @@ handle_call({leave, Id}, _From, State) ->
     {reply, ok, refuse(Id, Conn, push(Id, Conn, State))};
 handle_call({credit, Id}, _From, State) ->
     {reply, (conn(Id, State))#conn.credit, State};
+handle_call({held, Id}, _From, State) ->
+    {reply, byte_size((conn(Id, State))#conn.in), State};
+handle_call(longest, _From, State) -> {reply, State#state.longest, State};
 handle_call(hello, _From, State) -> {reply, State#state.hello, State};
 handle_call(lines, _From, State) -> {reply, lists:reverse(State#state.lines), State};
 handle_call(socket, _From, State) -> {reply, State#state.sock, State};
@@ -227,7 +241,8 @@ take_frame({0, Lines}, State) ->
     lists:foldl(fun take_line/2, State, binary:split(Lines, <<"\n">>, [global, trim_all]));
 take_frame({Id, <<>>}, State) ->
     put_conn(Id, (conn(Id, State))#conn{outcome = ended}, State);
-take_frame({Id, Content}, State) ->
+take_frame({Id, Content}, State0) ->
+    State = State0#state{longest = max(byte_size(Content), State0#state.longest)},
     case conn(Id, State) of
         #conn{left = true} = Conn -> refuse(Id, Conn#conn{in = Content}, State);
         #conn{in = In, owed = Owed} = Conn ->
@@ -311,6 +326,11 @@ ready({outcome, Id}, S) ->
         #conn{outcome = open} when S#state.outcome =:= up -> wait;
         #conn{outcome = open} -> {link_closed, S};
         #conn{outcome = Outcome} -> {Outcome, S}
+    end;
+ready({arrived, Id, N}, S) ->
+    case conn(Id, S) of
+        #conn{in = In} when byte_size(In) >= N -> {ok, S};
+        _ -> ready({outcome, Id}, S)
     end;
 ready({recv, Id, N}, S) ->
     case conn(Id, S) of

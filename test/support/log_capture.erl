@@ -12,7 +12,7 @@ start() ->
     Keeper = spawn(fun() -> loop([], []) end),
     Id = list_to_atom("log_capture_" ++ integer_to_list(erlang:unique_integer([positive]))),
     #{level := Level} = logger:get_primary_config(),
-    ok = logger:set_primary_config(level, debug),
+    ok = logger:set_primary_config(level, info),
     ok = logger:add_handler(Id, ?MODULE, #{config => Keeper, level => all}),
     {?MODULE, Id, Keeper, Level}.
 
