@@ -102,9 +102,9 @@ async fn serve(config: Config) -> Result<(), RunError> {
     };
     let allowed = app.config.shutdown_timeout;
     if timeout(allowed.get(), ended).await.is_err() {
+        let (clients, links) = (app.places.taken(), links.len());
         warn!(
-            "{} clients were not done after shutdown_timeout={allowed}",
-            app.places.taken()
+            "shutdown_timeout={allowed} is over with {clients} clients and {links} links not done"
         );
     }
     info!("ended");
