@@ -82,6 +82,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
 
     let mut accepting = JoinSet::new();
     for listener in listeners {
+        listener.announce();
         accepting.spawn(listener.run(Arc::clone(&app)));
     }
     let mut links = JoinSet::new();

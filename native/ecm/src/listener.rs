@@ -64,6 +64,15 @@ impl Listener {
         })
     }
 
+    /// Says in the log where it listens: with the real port, where any free
+    /// one was asked for.
+    pub fn announce(&self) {
+        info!(
+            "listening on {} service={}",
+            self.address, self.listening.service
+        );
+    }
+
     /// Accepts clients for ever, as long as there are places for them.
     pub async fn run(self, app: Arc<App>) {
         let Self {
@@ -72,7 +81,6 @@ impl Listener {
             listening,
         } = self;
         let service = &listening.service;
-        info!("listening on {address} service={service}");
         let seldom = Seldom::every(COMPLAINTS);
         loop {
             match socket.accept().await {
