@@ -39,7 +39,7 @@ uninstall: ## take away what `make install` put there
 
 clean: ## remove all that was built, downloaded and run
 	cargo clean
-	rm -rf _build _run priv
+	rm -rf _build _run erlang/priv
 
 help: ## this list
 	@echo 'usage: make [TARGET] [NAME=VALUE...]'
