@@ -101,9 +101,16 @@ ecm(#{listeners := Listeners} = Ecm, Services, <<"unix:", Path/binary>>) ->
          listeners := [maps:merge(#{kind => kind(maps:get(Name, Services))}, Listener)
                        || #{service := Name} = Listener <- Listeners]}.
 
-kind(#{module := ejabberd_http}) -> http;
-kind(#{module := megaphone_http}) -> http;
-kind(#{}) -> tcp.
+%% Whom the ECM may tell in HTTP that there is no service now. With TLS inside
+%% the connection it has no words that the client would understand.
+kind(#{module := Module, opts := Opts})
+  when Module =:= ejabberd_http; Module =:= megaphone_http ->
+    case proplists:get_bool(tls, Opts) of
+        true -> tcp;
+        false -> http
+    end;
+kind(#{}) ->
+    tcp.
 
 %% ejabberd since 25 takes a relative path as one in Mnesia's directory.
 socket_file(Path) ->
