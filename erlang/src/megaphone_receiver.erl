@@ -65,7 +65,11 @@
                 dropped = 0 :: non_neg_integer(),
                 unknown = 0 :: non_neg_integer(),
                 received = 0 :: non_neg_integer(),
-                silent = 0 :: non_neg_integer()}).
+                silent = 0 :: non_neg_integer(),
+                %% Kinds of warnings given since the last tick, with how many more there were.
+                said = #{} :: #{kind() => non_neg_integer()}}).
+
+-type kind() :: reset | overload | no_service.
 
 %%% API
 
@@ -251,13 +255,13 @@ one({open, Conn, Service, Id}, #state{options = #{default := Default}} = State) 
                undefined -> Default;
                _ -> Service
            end,
-    open(Conn, Name, Id, State),
-    State;
+    open(Conn, Name, Id, State);
 one({up, Version, Peer}, State) ->
     ?LOG_INFO("link ~ts: up, version ~b~ts", [State#state.who, Version, named(Peer)]),
     State#state{version = Version};
 one({reset, Id, Text}, State) ->
-    warn("link ~ts: connection ~20..0b: ~ts; the connection is reset", [Id, Text], State);
+    warn_once(reset, "link ~ts: connection ~20..0b: ~ts; the connection is reset", [Id, Text],
+              State);
 one({goaway, Reason}, State) ->
     ?LOG_INFO("link ~ts: its peer goes away: ~ts", [State#state.who, Reason]),
     State;
@@ -275,16 +279,16 @@ open(Conn, Name, Id, #state{options = #{services := Services}} = State) ->
             _ = megaphone_nif:set_owner(Conn, Service, false),
             case megaphone_service:offer(Service, Socket) of
                 ok ->
-                    ok;
+                    State;
                 {error, overload} ->
                     megaphone_nif:abort(Conn, overload),
-                    warn("link ~ts: connection ~20..0b: the accept queue of service ~ts is "
-                         "full; the connection is refused", [Id, Name], State)
+                    warn_once(overload, "link ~ts: connection ~20..0b: the accept queue of "
+                              "service ~ts is full; the connection is refused", [Id, Name], State)
             end;
         _ ->
             megaphone_nif:abort(Conn, refused),
-            warn("link ~ts: connection ~20..0b: there is no service \"~ts\" here; the "
-                 "connection is refused", [Id, printable(Name)], State)
+            warn_once(no_service, "link ~ts: connection ~20..0b: there is no service \"~ts\" "
+                      "here; the connection is refused", [Id, printable(Name)], State)
     end.
 
 %%% time
@@ -304,7 +308,10 @@ tick(#state{link = Link, dropped = Dropped0, unknown = Unknown0} = State) ->
             Verbs -> ?LOG_INFO("link ~ts: ignored ~b control message(s) of an unknown kind",
                                [State#state.who, Verbs])
         end,
-    heartbeat(Received, State#state{dropped = Dropped, unknown = Unknown}).
+    _ = [?LOG_WARNING("link ~ts: ~b more connection(s) like that (~ts)",
+                      [State#state.who, More, Kind])
+         || {Kind, More} <- maps:to_list(State#state.said), More > 0],
+    heartbeat(Received, State#state{dropped = Dropped, unknown = Unknown, said = #{}}).
 
 heartbeat(Received, #state{version = 2, received = Received, silent = Silent} = State) ->
     case Silent + 1 of
@@ -330,6 +337,13 @@ refuse_link(Code, Text, #state{link = Link, sender = Sender} = State) ->
 lost(Format, Args, State) ->
     warn(Format, Args, State),
     {stop, {shutdown, link_lost}, State}.
+
+%% Whoever opens a hundred thousand bad connections gets a line a second, not a line each.
+warn_once(Kind, Format, Args, #state{said = Said} = State) ->
+    case Said of
+        #{Kind := More} -> State#state{said = Said#{Kind := More + 1}};
+        #{} -> warn(Format, Args, State#state{said = Said#{Kind => 0}})
+    end.
 
 warn(Format, Args, #state{who = Who} = State) ->
     ?LOG_WARNING(Format, [Who | Args]),
