@@ -77,13 +77,10 @@ works(Peer, Id, Socket) ->
 
 %% The process that holds this peer's link.
 link_pid(Peer) ->
-    #{<<"link">> := Name} = wait_hello(Peer),
+    #{<<"link">> := Name} = link_peer:hello(Peer),
     [Pid] = [Pid || {Pid, #{link := Link}} <- megaphone:links(), Link =:= Name],
     Pid.
 
-wait_hello(Peer) ->
-    _ = link_peer:wait_line(Peer, "^hello "),
-    link_peer:hello(Peer).
 
 %% What the link counted.
 counters(Peer) ->

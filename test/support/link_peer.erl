@@ -15,7 +15,7 @@
 %% The link.
 -export([connect/1, connect/2, stop/1, abort/1, raw/2, control/2, flush/1]).
 -export([hello/1, lines/1, wait_line/2, wait_line/3, link_outcome/1, link_outcome/2,
-         socket/1]).
+         address/1]).
 %% One connection.
 -export([open/3, open/4, send/3, finish/2, leave/2, close/3, reset/3]).
 -export([recv/3, recv/4, recv_some/2, recv_rest/2, outcome/2, outcome/3]).
@@ -40,6 +40,8 @@
                 peer_window = infinity, hello = undefined,
                 buffer = <<>> :: binary(), lines = [] :: [binary()],
                 longest = 0 :: non_neg_integer(),
+                keep = true :: boolean(),
+                address,
                 outcome = up :: up | closed | {error, term()},
                 conns = #{} :: #{conn_id() => #conn{}},
                 waits = [] :: [{gen_server:from(), fun()}]}).
@@ -49,7 +51,8 @@
 connect(Where) -> connect(Where, #{}).
 
 %% Options: version (2), handshake (true: say hello and wait for the answer),
-%% name, window (bytes we take per connection), max_frame, sndbuf and so on for
+%% name, window (bytes we take per connection), max_frame; keep (true: remember all
+%% control lines; false: only as long as nobody has waited for them); options of
 %% gen_tcp as `tcp`.
 connect(Where, Options) ->
     {ok, Peer} = gen_server:start(?MODULE, {Where, Options, self()}, []),
@@ -94,7 +97,8 @@ wait_line(Peer, Pattern, Timeout) -> wait(Peer, {line, iolist_to_binary(Pattern)
 link_outcome(Peer) -> link_outcome(Peer, ?TIMEOUT).
 link_outcome(Peer, Timeout) -> wait(Peer, link_outcome, Timeout).
 
-socket(Peer) -> gen_server:call(Peer, socket).
+%% Our own address, as the other side sees it, also after the end.
+address(Peer) -> gen_server:call(Peer, address).
 
 %% ---- one connection ----
 
@@ -194,9 +198,11 @@ init({Where, Options, Owner}) ->
                      {local, _} -> gen_tcp:connect(Where, 0, [local | Tcp]);
                      Port -> gen_tcp:connect({127, 0, 0, 1}, Port, Tcp)
                  end,
-    {ok, #state{sock = Sock, version = maps:get(version, Options, 2),
+    {ok, Address} = inet:sockname(Sock),
+    {ok, #state{sock = Sock, address = Address, version = maps:get(version, Options, 2),
                 max_frame = maps:get(max_frame, Options, 65536),
-                window = maps:get(window, Options, 16384)}}.
+                window = maps:get(window, Options, 16384),
+                keep = maps:get(keep, Options, true)}}.
 
 handle_call({wait, What}, From, State) ->
     {noreply, answer(State#state{waits = State#state.waits ++ [{From, What}]})};
@@ -217,7 +223,7 @@ handle_call({held, Id}, _From, State) ->
 handle_call(longest, _From, State) -> {reply, State#state.longest, State};
 handle_call(hello, _From, State) -> {reply, State#state.hello, State};
 handle_call(lines, _From, State) -> {reply, lists:reverse(State#state.lines), State};
-handle_call(socket, _From, State) -> {reply, State#state.sock, State};
+handle_call(address, _From, State) -> {reply, State#state.address, State};
 handle_call(abort, _From, State = #state{sock = Sock}) ->
     _ = inet:setopts(Sock, [{linger, {true, 0}}]),
     ok = gen_tcp:close(Sock),
@@ -315,7 +321,9 @@ answer(State = #state{waits = Waits}) ->
 
 ready({line, Pattern}, S) ->
     case [L || L <- lists:reverse(S#state.lines), re:run(L, Pattern, [{capture, none}]) =:= match] of
-        [Line | _] -> {Line, S};
+        [Line | _] when S#state.keep -> {Line, S};
+        %% So much happened before it that nobody will ask for.
+        [Line | _] -> {Line, S#state{lines = [], conns = #{}}};
         [] when S#state.outcome =/= up -> {link_closed, S};
         [] -> wait
     end;

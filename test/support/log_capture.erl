@@ -13,11 +13,14 @@ start() ->
     Id = list_to_atom("log_capture_" ++ integer_to_list(erlang:unique_integer([positive]))),
     #{level := Level} = logger:get_primary_config(),
     ok = logger:set_primary_config(level, info),
+    %% What a test provokes on purpose need not fill the terminal.
+    _ = logger:update_handler_config(default, level, none),
     ok = logger:add_handler(Id, ?MODULE, #{config => Keeper, level => all}),
     {?MODULE, Id, Keeper, Level}.
 
 stop({?MODULE, Id, Keeper, Level}) ->
     ok = logger:set_primary_config(level, Level),
+    _ = logger:update_handler_config(default, level, all),
     ok = logger:remove_handler(Id),
     exit(Keeper, kill),
     ok.
