@@ -28,7 +28,7 @@ start(#{version := Version, dir := Dir, config := Config}) ->
     ok = filelib:ensure_dir(filename:join([Dir, "mnesia", "file"])),
     ok = file:write_file(config_file(Dir), Config),
     {ok, Peer, _Node} = peer:start(#{connection => standard_io, name => undefined,
-                                     args => arguments(Dir), env => env(Version),
+                                     exec => erl(Dir), args => arguments(Dir), env => env(Version),
                                      wait_boot => ?START_TIMEOUT, peer_down => stop}),
     OsPid = list_to_integer(peer:call(Peer, os, getpid, [])),
     Node = #{peer => Peer, os_pid => OsPid, dir => Dir},
@@ -74,7 +74,8 @@ grep_log(#{dir := Dir}, Pattern) -> e2e_log:grep(log_file(Dir), Pattern).
 %% Puts the log where Common Test shows it, and removes the node's directory.
 -spec keep_log(file:filename(), Into :: file:filename()) -> ok.
 keep_log(Dir, Into) ->
-    _ = file:copy(log_file(Dir), filename:join(Into, filename:basename(Dir) ++ ".ejabberd.log")),
+    [file:copy(File, filename:join(Into, filename:basename(Dir) ++ "." ++ filename:basename(File)))
+     || File <- [log_file(Dir), errors_file(Dir)]],
     file:del_dir_r(Dir).
 
 %% A wrong configuration halts the whole node, which ends the call as well.
@@ -92,6 +93,11 @@ register_user(Node, User) ->
                   [list_to_binary(User), ?HOST, list_to_binary(User ++ "-pw")]),
     true = lists:member(Result, [ok, {error, exists}]).
 
+%% What the node says outside of its log (a crash, above all) is kept beside it.
+erl(Dir) ->
+    Erl = os:find_executable("erl"),
+    {os:find_executable("sh"), ["-c", "exec \"$0\" \"$@\" 2>>" ++ errors_file(Dir), Erl]}.
+
 arguments(Dir) ->
     ["-pa", e2e_paths:app_ebin(), filename:dirname(code:which(?MODULE)),
      "-ejabberd", "config", term(config_file(Dir)),
@@ -107,6 +113,8 @@ env(Version) ->
 config_file(Dir) -> filename:join(Dir, "ejabberd.yml").
 
 log_file(Dir) -> filename:join(Dir, "ejabberd.log").
+
+errors_file(Dir) -> filename:join(Dir, "stderr").
 
 log(Dir) ->
     case file:read_file(log_file(Dir)) of

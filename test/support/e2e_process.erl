@@ -14,8 +14,9 @@
 
 -spec start(file:filename(), [string()], env()) -> process().
 start(Program, Args, Env) ->
-    Port = open_port({spawn_executable, executable(Program)},
-                     [{args, Args}, {env, Env}, {line, ?LONGEST_LINE}, binary, exit_status,
+    {Executable, AllArgs} = bound_to_us(executable(Program), Args),
+    Port = open_port({spawn_executable, Executable},
+                     [{args, AllArgs}, {env, Env}, {line, ?LONGEST_LINE}, binary, exit_status,
                       stderr_to_stdout, use_stdio, hide]),
     {os_pid, OsPid} = erlang:port_info(Port, os_pid),
     #{port => Port, os_pid => OsPid}.
@@ -140,6 +141,13 @@ deadline(Timeout) -> erlang:monotonic_time(millisecond) + Timeout.
 
 left(infinity) -> infinity;
 left(Deadline) -> max(0, Deadline - erlang:monotonic_time(millisecond)).
+
+%% Where the system can do that, a program is killed when this node dies, even by kill -9.
+bound_to_us(Executable, Args) ->
+    case os:find_executable("setpriv") of
+        false -> {Executable, Args};
+        Setpriv -> {Setpriv, ["--pdeathsig", "KILL", Executable | Args]}
+    end.
 
 executable(Program) ->
     case os:find_executable(Program) of
