@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::dialler;
+use crate::keeper;
 use crate::limits::{self, Places};
 use crate::links::Links;
 use crate::listener::Listener;
@@ -53,6 +53,9 @@ pub enum RunError {
     /// Signals could not be caught.
     #[error("cannot catch signals: {0}")]
     Signals(io::Error),
+    /// A task that runs for ever did not.
+    #[error("{0} failed")]
+    Task(&'static str),
     /// The threads could not be started.
     #[error("cannot start: {0}")]
     Start(io::Error),
@@ -61,7 +64,7 @@ pub enum RunError {
 /// Runs the daemon until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// It could not begin to run.
+/// It could not begin to run, or not go on.
 pub fn run(config: Config) -> Result<(), RunError> {
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     if let Some(workers) = config.workers {
@@ -87,12 +90,14 @@ async fn serve(config: Config) -> Result<(), RunError> {
     }
     let mut links = JoinSet::new();
     for number in 1..=app.config.links.as_usize() {
-        links.spawn(dialler::keep(Arc::clone(&app), number));
+        links.spawn(keeper::keep(Arc::clone(&app), number));
     }
 
     let signal = tokio::select! {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
+        Some(_) = links.join_next() => return Err(RunError::Task("the keeper of a link")),
+        Some(_) = accepting.join_next() => return Err(RunError::Task("a listener")),
     };
     info!("{signal}: closing {} clients", app.places.taken());
     accepting.shutdown().await;

@@ -8,7 +8,7 @@
 //!
 //! What each task waits for: a listener for clients, a client's two halves
 //! each for its socket or its connection, a reader and a writer for their
-//! link, a dialler for the end of its link. Nobody waits for another client.
+//! link, a keeper for the end of its link. Nobody waits for another client.
 
 mod app;
 mod backoff;
@@ -16,9 +16,10 @@ mod cli;
 mod client;
 mod config;
 mod connection;
-mod dialler;
+mod dial;
 mod farewell;
 mod ids;
+mod keeper;
 mod limits;
 mod link;
 mod links;

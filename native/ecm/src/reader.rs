@@ -13,7 +13,7 @@ use megaphone_proto::control::{CloseReason, Control, ErrorCode};
 use megaphone_proto::frame::ConnectionId;
 use megaphone_proto::{Event, LinkError};
 use tokio::io::{AsyncRead, AsyncReadExt};
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use crate::connection::{Connection, Ending};
 use crate::link::Link;
@@ -166,13 +166,7 @@ fn handle(link: &Link, event: Event<'_>) -> Result<Option<Arc<Connection>>, Link
             reason,
             retry_after,
         } => goaway(link, reason, retry_after),
-        Event::PeerError { code, text } => {
-            error!(
-                "link {}: ejabberd closes it: code={code} text={text:?}",
-                link.number()
-            );
-            return Err(LinkEnd::Told { code, text });
-        }
+        Event::PeerError { code, text } => return Err(LinkEnd::Told { code, text }),
         // An answer to our ping, and what only a later version or the other
         // side can use.
         Event::Pong { .. } | Event::Ack { .. } | Event::Up { .. } | Event::Open(_) => {}

@@ -277,6 +277,21 @@ fn after_goaway_nobody_new_comes_and_who_is_there_stays() {
 }
 
 #[test]
+fn goaway_may_say_how_long_to_stay_away() {
+    let (ecm, _backend, mut node) = linked("");
+    let reason = CloseReason::Overload;
+    node.say(&Control::Goaway {
+        reason,
+        retry_after: Some(99_999),
+    });
+    assert_eq!(node.next(), Got::Eof);
+    assert!(
+        ecm.line("link 1 ended: ")
+            .ends_with("; next try in 3600000 ms")
+    );
+}
+
+#[test]
 fn a_link_may_be_a_unix_socket() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("megaphone.sock");
