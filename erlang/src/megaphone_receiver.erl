@@ -331,11 +331,11 @@ heartbeat(Received, State) ->
 refuse_link(Code, Text, #state{link = Link, sender = Sender} = State) ->
     megaphone_nif:link_error(Link, Code, Text),
     _ = megaphone_sender:flush(Sender, ?FLUSH_TIMEOUT),
-    warn("link ~ts: ~ts (~ts); the link is closed", [Text, Code], State),
+    _ = warn("link ~ts: ~ts (~ts); the link is closed", [Text, Code], State),
     {stop, {shutdown, {link, Code}}, State}.
 
 lost(Format, Args, State) ->
-    warn(Format, Args, State),
+    _ = warn(Format, Args, State),
     {stop, {shutdown, link_lost}, State}.
 
 %% Whoever opens a hundred thousand bad connections gets a line a second, not a line each.

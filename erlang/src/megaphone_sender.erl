@@ -65,6 +65,7 @@ write(Receiver, Link, Socket) ->
     end.
 
 %% Where the receiver lives it learns of it, and ends the link in good order.
+-spec failed(pid(), megaphone_nif:link(), term()) -> no_return().
 failed(Receiver, Link, Reason) ->
     receive
         {'EXIT', Receiver, Why} -> stop(Why, Link)
@@ -73,6 +74,7 @@ failed(Receiver, Link, Reason) ->
     end.
 
 %% A receiver that was killed could end nothing: no user may be left on a link that is gone.
+-spec stop(term(), megaphone_nif:link()) -> no_return().
 stop(Reason, Link) ->
     megaphone_receiver:end_connections(Link, link_lost),
     exit(Reason).

@@ -180,10 +180,9 @@ give(Socket, Pid, Tag, Depth) ->
 %% The accepting process sets them: with `{active, true}' the messages are its.
 inherit(Service, {ok, Socket} = Accepted) ->
     case ets:lookup(?TABLE, Service) of
-        [#service{options = [_ | _] = Options}] -> _ = inet:setopts(Socket, Options);
-        _ -> ok
-    end,
-    Accepted;
+        [#service{options = [_ | _] = Options}] -> _ = inet:setopts(Socket, Options), Accepted;
+        _ -> Accepted
+    end;
 inherit(_Service, Error) ->
     Error.
 
