@@ -27,7 +27,7 @@ temporary() ->
 start(#{version := Version, dir := Dir, config := Config}) ->
     ok = filelib:ensure_dir(filename:join([Dir, "mnesia", "file"])),
     ok = file:write_file(config_file(Dir), Config),
-    {ok, Peer, _Node} = peer:start(#{connection => standard_io, name => undefined,
+    {ok, Peer, _Node} = peer:start(#{connection => standard_io,
                                      exec => erl(Dir), args => arguments(Dir), env => env(Version),
                                      wait_boot => ?START_TIMEOUT, peer_down => stop}),
     OsPid = list_to_integer(peer:call(Peer, os, getpid, [])),
