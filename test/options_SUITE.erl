@@ -80,7 +80,9 @@ options_that_do_not_go_together(Config) ->
             {[Services, ", default_service: x"],
              "default_service: 'default_service' is 'x', and the services are c2s"},
             {{raw, ["- {port: \"unix:/tmp/x\", module: megaphone, ", Ecm, ", ", Services, "}"]},
-             "services: 'ecm' has a listener for the service 'c3s', and the services are c2s"}]).
+             "services: 'ecm' has a listener for the service 'c3s', and the services are c2s"},
+            {{raw, "- {port: \"unix:/tmp/x\", module: megaphone, use_proxy_protocol: true}"},
+             "use_proxy_protocol: 'use_proxy_protocol' is of no use on a Unix socket"}]).
 
 own_options(Config) ->
     expect(Config,

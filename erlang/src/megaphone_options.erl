@@ -8,8 +8,10 @@
 
 %% megaphone
 -export([defaults/0, type/1]).
-%% megaphone_listener
+%% megaphone_ejabberd
 -export([listener/2, link/1]).
+%% megaphone_ecm_options
+-export([name/0, window/0, max_frame/0, fail/2]).
 %% tests
 -export([conflicts/1]).
 
@@ -23,6 +25,8 @@
 -define(NAME_RE, "^[A-Za-z0-9._-]{1,128}$").
 %% A window is credit, which the protocol counts up to 2^31-1.
 -define(WINDOW_MAX, 16#7fffffff).
+%% A frame is one piece of work on both sides, as the ECM's own limit has it.
+-define(FRAME_MAX, 16 * 1024 * 1024).
 %% A service runs with this name where none is named.
 -define(HTTP, <<"http">>).
 
@@ -69,17 +73,17 @@ own_type(port) ->
     econf:either(econf:int(0, 65535),
                  econf:and_then(econf:binary("^unix:.+"), fun unix_port/1));
 own_type(services) ->
-    econf:map(econf:binary(?NAME_RE), fun service/1, [unique, {return, map}]);
+    econf:map(name(), fun service/1, [unique, {return, map}]);
 own_type(default_service) ->
-    econf:binary(?NAME_RE);
+    name();
 own_type(version_1) ->
     econf:bool();
 own_type(idle_timeout) ->
     econf:timeout(second, infinity);
 own_type(window) ->
-    econf:int(1024, ?WINDOW_MAX);
+    window();
 own_type(max_frame) ->
-    econf:int(1024, 16 * 1024 * 1024);
+    max_frame();
 own_type(max_connections) ->
     econf:pos_int();
 own_type(accept_queue) ->
@@ -87,9 +91,24 @@ own_type(accept_queue) ->
 own_type(acceptors) ->
     econf:int(1, 1024);
 own_type(ecm) ->
-    ecm();
+    megaphone_ecm_options:type();
 own_type(Option) ->
     module_type(ejabberd_http, Option).
+
+%% @doc Names of services and of ECMs.
+-spec name() -> fun((term()) -> binary()).
+name() ->
+    econf:binary(?NAME_RE).
+
+%% @doc Bytes of credit for each connection.
+-spec window() -> fun((term()) -> pos_integer()).
+window() ->
+    econf:int(1024, ?WINDOW_MAX).
+
+%% @doc Bytes of content of a frame.
+-spec max_frame() -> fun((term()) -> pos_integer()).
+max_frame() ->
+    econf:int(1024, ?FRAME_MAX).
 
 %% ejabberd falls back to its own types for common options like `tls'.
 module_type(Module, Option) ->
@@ -146,78 +165,6 @@ service_options(Module) ->
                           {disallowed, ?LISTENER_ONLY},
                           {return, map}, unique]).
 
-%%% The ECM that we run ourselves
-
-ecm() ->
-    econf:and_then(
-      econf:options(
-        #{command => econf:file(),
-          name => econf:binary(?NAME_RE),
-          links => econf:int(1, 64),
-          window => econf:int(1024, ?WINDOW_MAX),
-          max_frame => econf:int(1024, 16 * 1024 * 1024),
-          max_clients => econf:int(1, 100000000),
-          max_waiting => econf:int(0, 1000000),
-          workers => econf:int(1, 1024),
-          connect_wait => at_most(60),
-          heartbeat => at_most(3600),
-          close_timeout => at_most(3600),
-          log_level => econf:enum([error, warn, info, debug]),
-          listeners => econf:non_empty(econf:list(ecm_listener()))},
-        [{required, [listeners]}, {return, map}, unique]),
-      fun(Ecm) -> maps:merge(#{name => <<"ecm">>, log_level => info}, Ecm) end).
-
-%% An address as in the ECM's TOML (`listen'), or as ejabberd has it (`port' and
-%% `ip'). The kind is the service's unless it is said.
-ecm_listener() ->
-    econf:and_then(
-      econf:options(
-        #{listen => econf:and_then(econf:binary(), fun listen_address/1),
-          port => econf:int(0, 65535),
-          ip => econf:ip(),
-          backlog => econf:int(1, 65535),
-          kind => econf:enum([http, tcp]),
-          service => econf:binary(?NAME_RE)},
-        [{return, map}, unique]),
-      fun(Listener) -> maps:merge(#{service => ?HTTP}, placed(Listener)) end).
-
-placed(#{listen := _} = Listener) when is_map_key(port, Listener); is_map_key(ip, Listener) ->
-    fail("'listen' stands beside 'port' or 'ip': give one of them", []);
-placed(#{listen := {Ip, Port}} = Listener) ->
-    (maps:remove(listen, Listener))#{ip => Ip, port => Port};
-placed(#{port := _} = Listener) ->
-    maps:merge(#{ip => {0, 0, 0, 0}}, Listener);
-placed(#{}) ->
-    fail("where to listen is missing: give 'listen' or 'port'", []).
-
-listen_address(Text) ->
-    try
-        [Host, Port] = string:split(Text, ":", trailing),
-        {ok, Ip} = inet:parse_strict_address(bare(binary_to_list(Host))),
-        Number = binary_to_integer(Port),
-        true = Number >= 0 andalso Number =< 65535,
-        {Ip, Number}
-    catch
-        error:_ ->
-            fail("'~ts' is not an IP address and a port, such as \"0.0.0.0:5280\" or "
-                 "\"[::]:5280\"", [Text])
-    end.
-
-bare("[" ++ Rest) ->
-    $] = lists:last(Rest),
-    lists:droplast(Rest);
-bare(Ip4) ->
-    false = lists:member($:, Ip4),              % IPv6 stands in brackets
-    Ip4.
-
-%% A time in milliseconds, of one second to `Seconds'.
-at_most(Seconds) ->
-    econf:and_then(
-      econf:timeout(second),
-      fun(Ms) when Ms =< Seconds * 1000 -> Ms;
-         (_) -> fail("at most ~b seconds", [Seconds])
-      end).
-
 %%% What concerns several options
 
 %% The values seen since ejabberd began to check this listener, which it does
@@ -243,6 +190,7 @@ forget_notes() ->
 -spec conflicts(values()) -> [string()].
 conflicts(Values) ->
     lists:append([Check(Values) || Check <- [fun ecm_without_unix/1,
+                                             fun proxy_on_unix/1,
                                              fun http_beside_services/1,
                                              fun unknown_default/1,
                                              fun unknown_ecm_service/1]]).
@@ -251,6 +199,12 @@ ecm_without_unix(#{ecm := #{}, port := Port}) when is_integer(Port) ->
     [format("'ecm' needs a Unix socket that only the ECM can open: "
             "'port' must be \"unix:PATH\", not ~b", [Port])];
 ecm_without_unix(_) ->
+    [].
+
+%% We accept links there ourselves, and a Unix client has no address to hide.
+proxy_on_unix(#{use_proxy_protocol := true, port := <<"unix:", _/binary>>}) ->
+    ["'use_proxy_protocol' is of no use on a Unix socket"];
+proxy_on_unix(_) ->
     [].
 
 http_beside_services(#{services := Services} = Values) when Services =/= #{} ->
@@ -340,6 +294,7 @@ default_service(#{services := Services} = Values) ->
         [First | _] -> Values#{default_service := First, version_1 := false}
     end.
 
+%% @doc Makes a sentence the reason why a configuration is refused.
 -spec fail(string(), [term()]) -> no_return().
 fail(Format, Args) ->
     econf:fail({invalid_syntax, format(Format, Args)}).
