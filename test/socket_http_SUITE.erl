@@ -174,7 +174,7 @@ keep_alive_as_ejabberd_http_does(Config) ->
          ?assertMatch(<<"HTTP/1.1 200", _/binary>>, socket_pair:recv(C, 38)),
          ok = result(Writer),
          ok = inet:setopts(S, [{packet, http}])
-     end || N <- lists:seq(1, 40)].
+     end || N <- lists:seq(1, 10)].
 
 %% ---- changes of mode ----
 

@@ -196,7 +196,7 @@ init({Where, Options, Owner}) ->
     Tcp = [binary, {active, true}, {packet, raw}, {buffer, 131072} | maps:get(tcp, Options, [])],
     {ok, Sock} = case Where of
                      {local, _} -> gen_tcp:connect(Where, 0, [local | Tcp]);
-                     Port -> gen_tcp:connect({127, 0, 0, 1}, Port, Tcp)
+                     Port -> gen_tcp:connect({127, 0, 0, 1}, Port, [{nodelay, true} | Tcp])
                  end,
     {ok, Address} = inet:sockname(Sock),
     {ok, #state{sock = Sock, address = Address, version = maps:get(version, Options, 2),
