@@ -67,6 +67,9 @@ start(Socket, #{module := Module, name := Name} = Service) ->
     of
         {ok, Pid} ->
             Pid;
+        gone ->                                 % reset meanwhile
+            gen_tcp:close(Socket),
+            none;
         Other ->
             ?LOG_WARNING("~ts took no connection of service ~ts: ~tp",
                          [Module, Name, Other]),
@@ -102,9 +105,9 @@ hand_over(Socket, #{module := Module} = Service, {ok, Pid}) ->
         ok ->
             Module:accept(Pid),
             {ok, Pid};
-        {error, _} = Error ->
+        {error, _} ->
             stop(Pid, Service),
-            Error
+            gone
     end;
 hand_over(_Socket, _Service, Other) ->
     Other.
