@@ -50,13 +50,12 @@
                       Unmodified :: term(), Value :: string()}
                    | http_eoh
                    | {http_error, string()}
-                   | {http_body, binary()}
                    | binary().
 
 -type request() :: {Request :: term(), Headers :: [term()], Body :: binary()}.
 
 -type listen_option() ::
-        {ip, inet:ip_address()} | inet | inet6
+        {ip, inet:socket_address()} | inet | inet6 % this machine only; {ip, any} for all
       | {backlog, pos_integer()}                % accept queue, connections; 1024
       | {services, [binary()]}                  % names taken; [<<"default">>]
       | {window, pos_integer()}                 % bytes a connection; 16384

@@ -81,9 +81,15 @@ config(Name, Address, Options) ->
         _ -> Config
     end.
 
+%% A link proves nothing of its peer, so nobody elsewhere is let in who was not asked for.
 family(Options) ->
-    [Option || Option <- Options,
-               lists:member(key(Option), [inet, inet6, ip, ifaddr])].
+    case [Option || Option <- Options,
+                    lists:member(key(Option), [inet, inet6, ip, ifaddr])] of
+        [] -> [{ip, loopback}];
+        [inet] -> [inet, {ip, loopback}];
+        [inet6] -> [inet6, {ip, loopback}];
+        Family -> Family
+    end.
 
 %% As gen_tcp does with a bad option: the caller's mistake, not an error to handle.
 checked(version_1, Value) when is_boolean(Value) -> Value;
