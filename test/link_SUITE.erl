@@ -14,11 +14,13 @@ suite() -> [{timetrap, {seconds, 60}}].
 all() ->
     [golden_frame, v1_open_echo_close, v1_closed_by_peer, v1_byte_by_byte, v1_every_cut,
      v1_many_at_once, v1_ids, v1_address, v1_refused, v1_id_closed_here, v1_slow_reader,
+     v1_reader_that_gives_up, v1_idle,
      hello, hello_of_a_later_version, hello_in_pieces, lines_in_one_frame, line_over_frames,
      unknown_key, unknown_verb,
      open_echo_both_ends, open_addresses, close_from_peer, close_drops_what_comes_later,
      reset_from_peer, close_from_here, large_frames, ping_pong, goaway, ack,
      credit_is_kept, credit_is_given_back, slow_reader_delays_nobody, slow_client_delays_nobody,
+     reading_goes_on_while_writing_is_blocked, accepted_after_its_end,
      every_byte_its_own, link_end_ends_connections, link_reset_ends_connections,
      receiver_death_takes_down_no_other, unix_socket, lookups].
 
@@ -156,6 +158,45 @@ v1_slow_reader(Config) ->
     {ok, Got} = gen_tcp:recv(S, byte_size(Bytes), 30000),
     ?assert(Got =:= Bytes),
     ok = result(Writer).
+
+%% The link goes on when the reader that held it up is gone.
+v1_reader_that_gives_up(Config) ->
+    [begin
+         {Peer, 7, S} = v1(Config, 7, "x"),
+         {ok, <<"x">>} = gen_tcp:recv(S, 1, ?TIMEOUT),
+         Writer = in_process(fun() -> link_peer:raw(Peer, [link_peer:frame(7, binary:copy(<<"y">>, 60000))
+                                                           || _ <- lists:seq(1, 200)]) end),
+         ok = link_peer:send(Peer, 8, "next"),
+         _ = GiveUp(S),
+         {ok, S8} = accept(Config),
+         ?assertEqual({ok, <<"next">>}, gen_tcp:recv(S8, 4, ?TIMEOUT)),
+         ok = result(Writer),
+         link_peer:stop(Peer)
+     end || GiveUp <- [fun gen_tcp:close/1,
+                       fun(S) -> gen_tcp:shutdown(S, read) end,
+                       fun(S) -> inet:setopts(S, [{active, true}]) end,
+                       fun(S) ->
+                               Owner = spawn(fun() -> receive stop -> ok end end),
+                               ok = gen_tcp:controlling_process(S, Owner),
+                               exit(Owner, kill)
+                       end]].
+
+%% There is no other way to learn that a client is gone.
+v1_idle(_Config) ->
+    {ok, L} = megaphone:listen(0, [{idle_timeout, 1000}]),
+    {ok, Port} = inet:port(L),
+    Peer = link_peer:connect(Port, #{version => 1}),
+    ok = link_peer:send(Peer, 7, "a"),
+    {ok, S} = gen_tcp:accept(L, ?TIMEOUT),
+    ?assertEqual({ok, <<"a">>}, gen_tcp:recv(S, 1, ?TIMEOUT)),
+    ?assertEqual({error, closed}, gen_tcp:recv(S, 1, ?TIMEOUT)),
+    ?assertEqual(ended, link_peer:outcome(Peer, 7)),
+    %% Version 2 says `close`, so there silence is no end.
+    Peer2 = link_peer:connect(Port),
+    ok = link_peer:open(Peer2, 7, <<"default">>),
+    {ok, S2} = gen_tcp:accept(L, ?TIMEOUT),
+    ?assertEqual({error, timeout}, gen_tcp:recv(S2, 1, 2500)),
+    ok = gen_tcp:close(L).
 
 %% ---- version 2: the control channel ----
 
@@ -392,6 +433,42 @@ slow_client_delays_nobody(Config) ->
     ?assertEqual(16384, link_peer:held(Peer, Slow)),
     ?assert(Bytes =:= link_peer:recv(Peer, Slow, 1000000)),
     ok = result(Writer).
+
+%% A peer that does not read for a while still gets its bytes taken in: else two sides
+%% that wait for each other would wait for ever.
+reading_goes_on_while_writing_is_blocked(Config) ->
+    Peer = link_case:connect(Config, #{window => 100000000}),
+    {Id, S} = link_case:open(Config, Peer),
+    {Other, OtherSocket} = link_case:open(Config, Peer),
+    ok = link_peer:pause(Peer),
+    Bytes = binary:copy(<<"0123456789">>, 3000000),
+    Writer = in_process(fun() -> gen_tcp:send(S, Bytes) end),
+    until_queued(Peer),
+    [begin
+         ok = link_peer:send(Peer, Other, binary:copy(<<"y">>, 1000)),
+         ?assertMatch({ok, _}, gen_tcp:recv(OtherSocket, 1000, ?TIMEOUT))
+     end || _ <- lists:seq(1, 16)],
+    ok = link_peer:resume(Peer),
+    ?assert(Bytes =:= link_peer:recv(Peer, Id, byte_size(Bytes), 30000)),
+    ok = result(Writer).
+
+%% Until more waits for the link than the kernel takes.
+until_queued(Peer) ->
+    case link_case:counters(Peer) of
+        #{queued := Queued} when Queued > 1000000 -> ok;
+        _ -> erlang:yield(), until_queued(Peer)
+    end.
+
+%% As with TCP: what a client sent before it left can still be read.
+accepted_after_its_end(Config) ->
+    Peer = peer(Config),
+    ok = link_peer:open(Peer, 5, <<"default">>),
+    ok = link_peer:send(Peer, 5, "hello"),
+    ok = link_peer:close(Peer, 5, "client_closed"),
+    ok = link_peer:flush(Peer),
+    {ok, S} = accept(Config),
+    ?assertEqual({ok, <<"hello">>}, gen_tcp:recv(S, 5, ?TIMEOUT)),
+    ?assertEqual({error, closed}, gen_tcp:recv(S, 0, ?TIMEOUT)).
 
 %% ---- nobody gets what is another's ----
 

@@ -25,7 +25,7 @@ all() ->
      accept_queue_full, connection_limit,
      credit_overrun, credit_overrun_in_one_frame, grant_overrun,
      opens_and_closes, opens_refused, opens_and_resets_version_1, churn_with_owners,
-     small_buffers_pin_nothing, closed_connections_pin_nothing].
+     asks_and_does_not_read, small_buffers_pin_nothing, closed_connections_pin_nothing].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(megaphone),
@@ -496,6 +496,28 @@ footprint() ->
     {match, [Kb]} = re:run(Status, "VmRSS:\\s+(\\d+) kB", [{capture, [1], binary}]),
     #{processes => erlang:system_info(process_count),
       beam => erlang:memory(total), rss => binary_to_integer(Kb) * 1024}.
+
+%% Answers that nobody reads are not kept without end: the link is closed.
+asks_and_does_not_read(Config) ->
+    Peer = link_case:connect(Config),
+    {_, S} = open(Config, Peer, [{active, true}]),
+    Name = link_name(Peer),
+    Before = footprint(),
+    ok = link_peer:pause(Peer),
+    Ping = control(["ping ", lists:duplicate(4000, $x)]),
+    Flood = spawn(fun() -> flood(Peer, iolist_to_binary(lists:duplicate(100, Ping))) end),
+    receive {tcp_closed, S} -> ok after 60000 -> error(timeout) end,
+    _ = log_capture:wait(log(Config), [Name]),
+    exit(Flood, kill),
+    After = footprint(),
+    ?assert(maps:get(rss, After) - maps:get(rss, Before) < 100 * 1024 * 1024, {Before, After}),
+    undisturbed(Config).
+
+flood(Peer, Bytes) ->
+    case catch link_peer:raw(Peer, Bytes) of
+        ok -> flood(Peer, Bytes);
+        _ -> ok
+    end.
 
 %% ---- what a connection that keeps little costs ----
 

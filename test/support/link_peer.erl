@@ -13,7 +13,7 @@
 -behaviour(gen_server).
 
 %% The link.
--export([connect/1, connect/2, stop/1, abort/1, raw/2, control/2, flush/1]).
+-export([connect/1, connect/2, stop/1, abort/1, pause/1, resume/1, raw/2, control/2, flush/1]).
 -export([hello/1, lines/1, wait_line/2, wait_line/3, link_outcome/1, link_outcome/2,
          address/1]).
 %% One connection.
@@ -70,6 +70,10 @@ stop(Peer) -> gen_server:stop(Peer).
 
 %% Ends the link with a TCP reset rather than a FIN.
 abort(Peer) -> gen_server:call(Peer, abort).
+
+%% Stops reading, and goes on.
+pause(Peer) -> gen_server:call(Peer, {active, false}).
+resume(Peer) -> gen_server:call(Peer, {active, true}).
 
 %% Any bytes at all, as they are.
 raw(Peer, Bytes) -> gen_server:call(Peer, {raw, Bytes}, ?TIMEOUT).
@@ -224,6 +228,8 @@ handle_call(longest, _From, State) -> {reply, State#state.longest, State};
 handle_call(hello, _From, State) -> {reply, State#state.hello, State};
 handle_call(lines, _From, State) -> {reply, lists:reverse(State#state.lines), State};
 handle_call(address, _From, State) -> {reply, State#state.address, State};
+handle_call({active, Active}, _From, State) ->
+    {reply, inet:setopts(State#state.sock, [{active, Active}]), State};
 handle_call(abort, _From, State = #state{sock = Sock}) ->
     _ = inet:setopts(Sock, [{linger, {true, 0}}]),
     ok = gen_tcp:close(Sock),
