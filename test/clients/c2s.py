@@ -10,7 +10,7 @@ import slixmpp
 from report import TEXTS, main, options, report
 
 SECONDS = 30
-LONG = "ξ0123456789 " * 1600  # 20,800 bytes of UTF-8, more than one window of the link
+LONG = "ξ0123456789 " * 20_000  # 260,000 bytes of UTF-8, sixteen windows of the link
 SAID = [*TEXTS, LONG, *(f"burst {n}" for n in range(50))]
 
 given = options("port", "ca")

@@ -10,7 +10,7 @@ import paho.mqtt.client as mqtt
 from report import TEXTS, main, options, report
 
 SECONDS = 20
-SAID = [*TEXTS, "x" * 20_000, *(f"burst {n}" for n in range(50))]
+SAID = [*TEXTS, "x" * 260_000, *(f"burst {n}" for n in range(50))]
 
 given = options("port")
 

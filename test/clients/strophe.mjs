@@ -23,7 +23,7 @@ globalThis.XMLHttpRequest = class extends XMLHttpRequest {
 Strophe.setLogLevel(Strophe.LogLevel.WARN);
 
 const texts = Object.values(JSON.parse(readFileSync(new URL('texts.json', import.meta.url))));
-const LONG = 'ξ0123456789 '.repeat(1600); // 20,800 bytes of UTF-8, more than one window of the link
+const LONG = 'ξ0123456789 '.repeat(20_000); // 260,000 bytes of UTF-8, sixteen windows of the link
 const BURST = Array.from({ length: 50 }, (_, n) => `burst ${n}`);
 
 const { service, mode } = options(['service', 'mode']);
