@@ -344,9 +344,19 @@ killed_listener(Config) ->
     %% One listener, one link: nothing of the first is left.
     ?assertMatch([#{links := [_]}], call(Node, megaphone, listeners, [])),
     ?assertMatch([_], call(Node, megaphone, links, [])),
+    %% An accept queue that crashed, which links know by its pid: the same.
+    [Tree] = call(Node, megaphone_root, listeners, []),
+    #{<<"http">> := Service} = call(Node, megaphone_listener_sup, services, [Tree]),
+    Then = e2e_ejabberd:mark_log(Node),
+    true = call(Node, erlang, exit, [Service, kill]),
+    closed = link_peer:link_outcome(Next),
+    {ok, _} = e2e_ejabberd:wait_log(Node, Then, "Start accepting .* for megaphone", ?TIMEOUT),
+    Third = link_peer:connect(Port),
+    ok = link_peer:open(Third, 1, <<"http">>),
+    answered(Third, 1),
     %% The application can be stopped under it.
     ok = call(Node, application, stop, [megaphone]),
-    _ = link_peer:link_outcome(Next),
+    _ = link_peer:link_outcome(Third),
     ok = e2e_ejabberd:stop(Node).
 
 options_of_http_alone(Config) ->

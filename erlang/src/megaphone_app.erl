@@ -8,12 +8,25 @@
 -behaviour(application).
 
 %% application
--export([start/2, stop/1]).
+-export([start/2, prep_stop/1, stop/1]).
+%% megaphone_ejabberd
+-export([is_stopping/0]).
 
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Args) ->
+    ok = application:unset_env(megaphone, stopping),
     megaphone_root:start_link().
+
+-spec prep_stop(State) -> State.
+prep_stop(State) ->
+    ok = application:set_env(megaphone, stopping, true),
+    State.
 
 -spec stop(term()) -> ok.
 stop(_State) ->
     ok.
+
+%% @doc Whether listeners that end do so because the application does.
+-spec is_stopping() -> boolean().
+is_stopping() ->
+    application:get_env(megaphone, stopping, false).

@@ -4,6 +4,8 @@
 
 %% megaphone
 -export([tcp_init/2, start_receiver/3]).
+%% proc_lib
+-export([watch/2]).
 
 -export_type([state/0]).
 
@@ -67,14 +69,32 @@ log_without_default(Name, true, #{version_1 := false}) ->
 log_without_default(_, _, _) ->
     ok.
 
-%% ejabberd's supervisor starts the listener again where the tree cannot go on.
 start_supervised(Address, Config) ->
     case megaphone_listener:start(Address, Config) of
         {ok, #{tree := Tree}} = Started ->
-            true = link(Tree),
+            Owner = self(),
+            _ = proc_lib:spawn(?MODULE, watch, [Tree, Owner]),
             Started;
         {error, Reason} ->
             {error, [format("cannot start: ~tp", [Reason])]}
+    end.
+
+%% @doc Ends ejabberd's listener process with its tree, so that ejabberd's
+%% supervisor starts both again. That does so unless the reason is `shutdown',
+%% which is any supervisor's reason, whatever it ended for: a link would not do.
+-spec watch(Tree :: pid(), Owner :: pid()) -> ok.
+watch(Tree, Owner) ->
+    TreeRef = monitor(process, Tree),
+    OwnerRef = monitor(process, Owner),
+    receive
+        {'DOWN', OwnerRef, process, _, _} ->
+            ok;
+        {'DOWN', TreeRef, process, _, _} ->
+            true = exit(Owner, case megaphone_app:is_stopping() of
+                                   true -> shutdown;
+                                   false -> listener_failed
+                               end),
+            ok
     end.
 
 config(Address, Port, Name, #{services := Services} = Values) ->
