@@ -61,6 +61,8 @@
                 options :: options(),
                 version :: undefined | 1 | 2,
                 choked = false :: boolean(),
+                %% Its peer has said that it goes.
+                going = false :: boolean(),
                 %% What `tick' said last: dropped frames, unknown verbs, bytes received.
                 dropped = 0 :: non_neg_integer(),
                 unknown = 0 :: non_neg_integer(),
@@ -199,6 +201,9 @@ handle_info(handshake_timeout, State) ->
     {noreply, State};
 handle_info({tcp_closed, _Socket}, #state{link = Link} = State) ->
     case megaphone_nif:end_of_input(Link) of
+        ok when State#state.going ->
+            ?LOG_INFO("link ~ts: closed by its peer, as announced", [State#state.who]),
+            {stop, {shutdown, link_lost}, State};
         ok -> lost("link ~ts: closed by its peer", [], State);
         {error, Text} -> lost("link ~ts: ~ts", [Text], State)
     end;
@@ -264,7 +269,7 @@ one({reset, Id, Text}, State) ->
               State);
 one({goaway, Reason}, State) ->
     ?LOG_INFO("link ~ts: its peer goes away: ~ts", [State#state.who, Reason]),
-    State;
+    State#state{going = true};
 one({peer_error, Code, Text}, State) ->
     warn("link ~ts: its peer reports ~ts: ~ts", [Code, Text], State).
 
