@@ -178,7 +178,7 @@ receive_packet(Connection) ->
 -spec receive_packet(connection_id() | socket(), timeout()) ->
           {ok, request()} | {error, closed | timeout | term()}.
 receive_packet(Connection, Timeout) ->
-    with_socket(Connection, fun(Socket) -> megaphone_socket:recv_request(Socket, Timeout) end).
+    with_socket(Connection, fun(Socket) -> megaphone_request:recv(Socket, Timeout) end).
 
 %% @doc As `gen_tcp:close/1': what was sent is still delivered to the client. A
 %% listen socket's listener ends with its links.

@@ -1,4 +1,4 @@
-%%% @doc The calls into the NIF (native/nif/src/nifs.rs); nothing but stubs.
+%%% @doc The calls into the NIF (native/nif/src/nifs/); nothing but stubs.
 %%%
 %%% The library is loaded by {@link load/0} and not by `-on_load', so that a missing `.so' is a
 %%% log line of whoever calls, and never keeps ejabberd from booting.

@@ -1,0 +1,26 @@
+//! The calls of `megaphone_nif.erl`. Each is bounded: what could be long is cut into pieces that
+//! the caller asks for again, or runs on a dirty scheduler.
+
+mod facts;
+mod http;
+mod links;
+mod sockets;
+
+use std::str::FromStr;
+
+use megaphone_proto::control::CloseReason;
+use rustler::{Atom, Encoder, Env, Error, NifResult, ResourceArc, Term};
+
+use crate::atoms;
+use crate::conn::Conn;
+
+type ConnArg = ResourceArc<Conn>;
+
+fn error(env: Env<'_>, reason: Atom) -> Term<'_> {
+    (atoms::error(), reason).encode(env)
+}
+
+fn close_reason(reason: Term) -> NifResult<CloseReason> {
+    let text = reason.atom_to_string()?;
+    CloseReason::from_str(&text).map_err(|_| Error::BadArg)
+}
