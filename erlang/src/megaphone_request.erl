@@ -4,7 +4,8 @@
 %% megaphone
 -export([recv/2]).
 
-%% @doc The next whole request of a passive socket. `Timeout' is for all of it.
+%% @doc The next whole request of a passive socket. `Timeout' is for all of it; after an error, a
+%% time-out too, what was read of the request is gone, and the connection is good for closing only.
 -spec recv(megaphone_socket:socket(), timeout()) ->
           {ok, {Request :: tuple(), Headers :: [tuple()], Body :: binary()}}
               | {error, closed | timeout | einval | emsgsize | http_error
