@@ -13,10 +13,12 @@ export REBAR_OFFLINE = 1
 
 build: ## compile the NIF, the edge daemon and the Erlang application (the default)
 	scripts/packages build
+	@echo 'compiling; the Rust parts take a few minutes the first time'
 	rebar3 compile
 
 run: ## start an ejabberd of its own with a web chat through megaphone, until Ctrl-C (scripts/run --help)
 	scripts/packages build run
+	@echo 'compiling; the Rust parts take a few minutes the first time'
 	rebar3 compile
 	@scripts/run
 
@@ -28,8 +30,8 @@ check: ## formatting, clippy, xref, dialyzer, shellcheck
 	scripts/packages build check
 	@scripts/check
 
-bench: build ## measure against plain Erlang, side by side
-	@scripts/bench
+bench: build ## measure against plain Erlang, side by side (QUICK=1: under a minute; WRITE=1: into docs/benchmarks.md)
+	@scripts/bench $(if $(WRITE),--write)
 
 install: ## put the built application where Erlang, and so ejabberd, finds it, and megaphone-ecm into PREFIX/bin
 	@scripts/install $(BUILT) "$(DESTDIR)$(ERL_LIB)/megaphone-$(VERSION)" "$(DESTDIR)$(PREFIX)/bin"
