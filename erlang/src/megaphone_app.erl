@@ -12,14 +12,18 @@
 %% megaphone_ejabberd
 -export([is_stopping/0]).
 
+%% Not in the application's environment: while the node stops, whoever keeps
+%% that answers nobody.
+-define(STOPPING, {?MODULE, stopping}).
+
 -spec start(application:start_type(), term()) -> {ok, pid()} | {error, term()}.
 start(_Type, _Args) ->
-    ok = application:unset_env(megaphone, stopping),
+    _ = persistent_term:erase(?STOPPING),
     megaphone_root:start_link().
 
 -spec prep_stop(State) -> State.
 prep_stop(State) ->
-    ok = application:set_env(megaphone, stopping, true),
+    ok = persistent_term:put(?STOPPING, true),
     State.
 
 -spec stop(term()) -> ok.
@@ -29,4 +33,4 @@ stop(_State) ->
 %% @doc Whether listeners that end do so because the application does.
 -spec is_stopping() -> boolean().
 is_stopping() ->
-    application:get_env(megaphone, stopping, false).
+    persistent_term:get(?STOPPING, false).

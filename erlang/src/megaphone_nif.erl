@@ -87,7 +87,7 @@ drain(_Link) -> not_loaded().
 ready(_Link) -> not_loaded().
 
 -spec tick(link(), Seconds :: non_neg_integer()) ->
-          {Dropped :: non_neg_integer(), LastId :: non_neg_integer(),
+          {Lost :: non_neg_integer(), LastId :: non_neg_integer(),
            UnknownVerbs :: non_neg_integer(), BytesReceived :: non_neg_integer()}.
 tick(_Link, _Seconds) -> not_loaded().
 

@@ -63,8 +63,8 @@
                 choked = false :: boolean(),
                 %% Its peer has said that it goes.
                 going = false :: boolean(),
-                %% What `tick' said last: dropped frames, unknown verbs, bytes received.
-                dropped = 0 :: non_neg_integer(),
+                %% What `tick' said last: content lost, unknown verbs, bytes received.
+                lost = 0 :: non_neg_integer(),
                 unknown = 0 :: non_neg_integer(),
                 received = 0 :: non_neg_integer(),
                 silent = 0 :: non_neg_integer(),
@@ -298,14 +298,14 @@ open(Conn, Name, Id, #state{options = #{services := Services}} = State) ->
 
 %%% time
 
-tick(#state{link = Link, dropped = Dropped0, unknown = Unknown0} = State) ->
+tick(#state{link = Link, lost = Lost0, unknown = Unknown0} = State) ->
     Now = erlang:monotonic_time(second) - erlang:convert_time_unit(
                                             erlang:system_info(start_time), native, second),
-    {Dropped, Last, Unknown, Received} = megaphone_nif:tick(Link, Now),
-    _ = case Dropped - Dropped0 of
+    {Lost, Last, Unknown, Received} = megaphone_nif:tick(Link, Now),
+    _ = case Lost - Lost0 of
             0 -> State;
-            New -> ?LOG_INFO("link ~ts: dropped ~b frame(s) or message(s) for connections that "
-                             "are not open, the last one for connection ~20..0b",
+            New -> ?LOG_INFO("link ~ts: dropped the content of ~b frame(s) for connections "
+                             "that are not open, the last one for connection ~20..0b",
                              [State#state.who, New, Last])
         end,
     _ = case Unknown - Unknown0 of
@@ -316,7 +316,7 @@ tick(#state{link = Link, dropped = Dropped0, unknown = Unknown0} = State) ->
     _ = [?LOG_WARNING("link ~ts: ~b more connection(s) like that (~ts)",
                       [State#state.who, More, Kind])
          || {Kind, More} <- maps:to_list(State#state.said), More > 0],
-    heartbeat(Received, State#state{dropped = Dropped, unknown = Unknown, said = #{}}).
+    heartbeat(Received, State#state{lost = Lost, unknown = Unknown, said = #{}}).
 
 heartbeat(Received, #state{version = 2, received = Received, silent = Silent} = State) ->
     case Silent + 1 of

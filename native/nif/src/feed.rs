@@ -118,7 +118,7 @@ impl<'e> Feeding<'_, 'e> {
             None => match self.first_of_v1(machine, id) {
                 Some(conn) => conn,
                 None => {
-                    self.link.counters.drop_one(id);
+                    self.link.counters.lose_content(id);
                     return Ok(());
                 }
             },
@@ -204,7 +204,7 @@ impl<'e> Feeding<'_, 'e> {
         let Some(conn) = self.link.get(id) else {
             // In version 1 a buried id ends here; anything else was never open.
             if !self.link.table().unbury(id) {
-                self.link.counters.drop_one(id);
+                self.link.counters.drop_one();
             }
             return;
         };
@@ -217,7 +217,7 @@ impl<'e> Feeding<'_, 'e> {
 
     fn window(&mut self, id: ConnectionId, bytes: u32) -> Result<(), Fatal> {
         let Some(conn) = self.link.get(id) else {
-            // Grants cross our closes all the time.
+            self.link.counters.drop_one();
             return Ok(());
         };
         let mut held = hold(&conn, self.env);
@@ -235,7 +235,7 @@ impl<'e> Feeding<'_, 'e> {
         match self.link.get(id) {
             Some(conn) => end(&mut hold(&conn, self.env)),
             // Closes cross ours as well; one for an id that was never open does no harm.
-            None => self.link.counters.drop_one(id),
+            None => self.link.counters.drop_one(),
         }
     }
 

@@ -78,15 +78,23 @@ pub struct Counters {
     pub opened: AtomicU64,
     /// Frames and messages for ids that are not open, dropped.
     pub dropped: AtomicU64,
-    /// The last such id.
-    pub last_dropped: AtomicU64,
+    /// Those of them that carried content. The others cross our own closes all the time.
+    pub lost: AtomicU64,
+    /// The last id whose content was dropped.
+    pub last_lost: AtomicU64,
 }
 
 impl Counters {
     /// Counts something that came for an id that is not open.
-    pub fn drop_one(&self, id: ConnectionId) {
+    pub fn drop_one(&self) {
         self.dropped.fetch_add(1, Ordering::Relaxed);
-        self.last_dropped.store(id.get(), Ordering::Relaxed);
+    }
+
+    /// Counts content that came for an id that is not open.
+    pub fn lose_content(&self, id: ConnectionId) {
+        self.drop_one();
+        self.lost.fetch_add(1, Ordering::Relaxed);
+        self.last_lost.store(id.get(), Ordering::Relaxed);
     }
 }
 

@@ -114,11 +114,11 @@ fn ready(env: Env, link: LinkArg) -> Atom {
 fn tick(env: Env<'_>, link: LinkArg, now: u32) -> Term<'_> {
     link.tick(env, now);
     let counters = &link.counters;
-    let dropped = counters.dropped.load(Ordering::Relaxed);
-    let last = counters.last_dropped.load(Ordering::Relaxed);
+    let lost = counters.lost.load(Ordering::Relaxed);
+    let last = counters.last_lost.load(Ordering::Relaxed);
     let unknown_verbs = link.machine().unknown_verbs();
     let received = counters.received.load(Ordering::Relaxed);
-    (dropped, last, unknown_verbs, received).encode(env)
+    (lost, last, unknown_verbs, received).encode(env)
 }
 
 #[rustler::nif]
