@@ -327,7 +327,8 @@ close_drops_what_comes_later(Config) ->
     ok = link_peer:flush(Peer),
     receive {tcp_closed, S} -> ok after ?TIMEOUT -> error(timeout) end,
     nothing(S),
-    ?assertMatch(#{dropped := 2, connections := 0}, link_case:counters(Peer)).
+    %% Grants cross closes all the time: they do no harm, and are no news.
+    ?assertMatch(#{dropped := 1, connections := 0}, link_case:counters(Peer)).
 
 %% Nothing undelivered is delivered any more.
 reset_from_peer(Config) ->

@@ -256,7 +256,6 @@ never_opened_id(Config) ->
     [dropped(Config, Bytes, fun(Peer, _) -> ok = link_peer:raw(Peer, Bytes) end)
      || Bytes <- [link_peer:frame(18446744073709551615, "data"),
                   link_peer:frame(4711, ""),
-                  link_peer:frame(0, link_peer:line("window 4711 100")),
                   link_peer:frame(0, link_peer:line("close 4711 reason=normal")),
                   link_peer:frame(0, link_peer:line("reset 4711 reason=normal"))]].
 
