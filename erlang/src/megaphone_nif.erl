@@ -6,7 +6,7 @@
 
 -export([load/0]).
 %% links
--export([link_new/1, link_sender/2, feed/3, drain/1, ready/1, tick/2, link_error/3, ping/2,
+-export([link_new/1, link_sender/2, feed/3, drain/1, ready/1, tick/2, link_error/3, goaway/2, ping/2,
          end_of_input/1, end_some/2, link_info/1, connections/1, lookup/2]).
 %% connections
 -export([recv/2, recv_item/1, cancel_recv/2, unrecv/2, send/2, send_large/2, send_raw/2, send_timed_out/2,
@@ -93,6 +93,9 @@ tick(_Link, _Seconds) -> not_loaded().
 
 -spec ping(link(), Word :: binary()) -> ok.
 ping(_Link, _Word) -> not_loaded().
+
+-spec goaway(link(), close_reason()) -> ok.
+goaway(_Link, _Reason) -> not_loaded().
 
 -spec link_error(link(), Code :: binary(), Text :: binary()) -> ok.
 link_error(_Link, _Code, _Text) -> not_loaded().

@@ -224,7 +224,7 @@ terminate(Reason, #state{link = Link, sender = Sender, socket = Socket}) ->
           end,
     _ = case Reason of
             shutdown ->
-                megaphone_nif:link_error(Link, <<"internal">>, <<"the listener is stopped">>),
+                megaphone_nif:goaway(Link, shutdown),
                 megaphone_sender:flush(Sender, ?FLUSH_TIMEOUT);
             _ ->
                 ok

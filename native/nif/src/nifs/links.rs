@@ -138,6 +138,18 @@ fn ping(env: Env, link: LinkArg, word: String) -> Atom {
 }
 
 #[rustler::nif]
+fn goaway(env: Env, link: LinkArg, reason: Term) -> NifResult<Atom> {
+    if link.version() == 2 {
+        let goaway = Control::Goaway {
+            reason: close_reason(reason)?,
+            retry_after: None,
+        };
+        link.outbox.push_urgent(env, &goaway);
+    }
+    Ok(atoms::ok())
+}
+
+#[rustler::nif]
 fn end_of_input(env: Env<'_>, link: LinkArg) -> Term<'_> {
     match link.machine().end_of_input() {
         Ok(()) => atoms::ok().encode(env),
