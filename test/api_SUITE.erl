@@ -82,6 +82,7 @@ shutdown_link(Config) ->
     Reader = in_process(fun() -> megaphone:recv(S, 0) end),
     ok = megaphone:close(link_case:listen(Config)),
     ?assertEqual({error, closed}, result(Reader)),
+    ?assertMatch(<<"goaway reason=shutdown", _/binary>>, link_peer:wait_line(Peer, "^goaway ")),
     ?assertEqual(closed, link_peer:link_outcome(Peer)).
 
 %% ---- recv ----

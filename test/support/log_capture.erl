@@ -14,13 +14,17 @@ start() ->
     #{level := Level} = logger:get_primary_config(),
     ok = logger:set_primary_config(level, info),
     %% What a test provokes on purpose need not fill the terminal.
+    Terminal = case logger:get_handler_config(default) of
+                   {ok, #{level := Shown}} -> Shown;
+                   {error, _} -> none
+               end,
     _ = logger:update_handler_config(default, level, none),
     ok = logger:add_handler(Id, ?MODULE, #{config => Keeper, level => all}),
-    {?MODULE, Id, Keeper, Level}.
+    {?MODULE, Id, Keeper, {Level, Terminal}}.
 
-stop({?MODULE, Id, Keeper, Level}) ->
+stop({?MODULE, Id, Keeper, {Level, Terminal}}) ->
     ok = logger:set_primary_config(level, Level),
-    _ = logger:update_handler_config(default, level, all),
+    _ = logger:update_handler_config(default, level, Terminal),
     ok = logger:remove_handler(Id),
     exit(Keeper, kill),
     ok.
