@@ -204,7 +204,7 @@ missing_nif(Config) ->
     ok = filelib:ensure_path(Ebin),
     [{ok, _} = file:copy(File, filename:join(Ebin, filename:basename(File)))
      || File <- filelib:wildcard(filename:join(e2e_paths:app_ebin(), "*"))],
-    {ok, Node, _} = peer:start(#{connection => standard_io, name => undefined,
+    {ok, Node, _} = peer:start(#{connection => standard_io,
                                  args => ["-pa", Ebin, filename:dirname(code:which(?MODULE))]}),
     {error, Sentence} = peer:call(Node, megaphone_listener, prepare, []),
     ?assertEqual("the NIF is missing: there is no " ++ Top ++ "/priv/megaphone_nif.so "

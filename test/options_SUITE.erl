@@ -27,7 +27,7 @@ init_per_group(ejabberd_24_12, Config) -> init_version("24.12", Config).
 
 init_version(Version, Config) ->
     Libraries = filename:join(e2e_paths:ejabberd(Version), "lib"),
-    {ok, Node, _} = peer:start(#{connection => standard_io, name => undefined,
+    {ok, Node, _} = peer:start(#{connection => standard_io,
                                  args => ["-pa", e2e_paths:app_ebin(),
                                           filename:dirname(code:which(?MODULE))],
                                  env => [{"ERL_LIBS", Libraries}]}),
