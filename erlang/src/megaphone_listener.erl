@@ -168,6 +168,8 @@ handle_info(_Other, State) ->
 %% Links that ejabberd's supervisor started are not of our tree.
 terminate(_Reason, #state{config = Config, links = Links}) ->
     _ = [exit(Pid, shutdown) || Pid <- maps:values(Links)],
+    %% A port whose owner has ended closes some time later; the address shall be free now.
+    _ = [gen_tcp:close(Socket) || #{listen := Socket} <- [Config]],
     _ = [file:delete(File) || #{unlink := File} <- [Config]],
     ok.
 
