@@ -178,9 +178,14 @@ listening_module(Test, Service) ->
                   Address, #{owner => self(), name => "test", address => Address,
                              services => #{<<"s">> => maps:merge(Defaults, Service)},
                              accept_queue => 10, acceptors => maps:get(acceptors, Service, 2),
-                             link => #{default => <<"s">>}}),
+                             link => link_options()}),
     Test ! {port, Port},
     megaphone_link_acceptor:loop(Listen, Ref, []).
+
+link_options() ->
+    Ours = [window, max_frame, max_connections, idle_timeout],
+    maps:from_list([{default, <<"s">>}, {allow_v1, true}
+                    | [{Option, megaphone_options:default(Option)} || Option <- Ours]]).
 
 started() ->
     receive {started, Pid, Socket, Options} -> {Pid, Socket, Options}

@@ -8,7 +8,6 @@
 
 %% Links that dial at the same time and wait to be accepted.
 -define(LINK_BACKLOG, 128).
--define(ACCEPT_QUEUE, 1024).
 -define(SERVICE, <<"default">>).
 %% How long a look at an old socket file may take, in milliseconds.
 -define(PROBE_TIMEOUT, 1000).
@@ -62,6 +61,7 @@ start(ListenSocket, Address, Options) ->
 
 config(Name, Address, Options) ->
     Get = fun(Key, Default) -> checked(Key, proplists:get_value(Key, Options, Default)) end,
+    Ours = fun(Key) -> Get(Key, megaphone_options:default(Key)) end,
     [Default | _] = Names = Get(services, [?SERVICE]),
     Config = #{owner => self(),
                name => megaphone_address:format(Name),
@@ -69,13 +69,13 @@ config(Name, Address, Options) ->
                %% One queue: who accepts does not choose among services.
                services => #{Default => #{socket_options => socket_options(Options)}},
                aliases => Names,
-               accept_queue => Get(backlog, ?ACCEPT_QUEUE),
+               accept_queue => Get(backlog, megaphone_options:default(accept_queue)),
                link => #{default => Default,
-                         allow_v1 => Get(version_1, true),
-                         window => Get(window, 16384),
-                         max_frame => Get(max_frame, 65536),
-                         max_connections => Get(max_connections, 1000000),
-                         idle_timeout => Get(idle_timeout, 300000)}},
+                         allow_v1 => Ours(version_1),
+                         window => Ours(window),
+                         max_frame => Ours(max_frame),
+                         max_connections => Ours(max_connections),
+                         idle_timeout => Ours(idle_timeout)}},
     case Address of
         {local, Path} -> Config#{unlink => Path};
         _ -> Config

@@ -12,6 +12,8 @@
 -export([listener/2, link/1]).
 %% megaphone_ecm_options
 -export([name/0, window/0, max_frame/0, fail/2]).
+%% megaphone_listen
+-export([default/1]).
 %% tests
 -export([conflicts/1]).
 
@@ -43,6 +45,11 @@
 defaults() ->
     forget_notes(),
     own_defaults() ++ http_defaults().
+
+%% @doc The default of an option of ours, for who listens without ejabberd too.
+-spec default(atom()) -> term().
+default(Option) ->
+    proplists:get_value(Option, own_defaults()).
 
 own_defaults() ->
     [{services, #{}},

@@ -10,7 +10,7 @@
 %% megaphone_links, megaphone_listener
 -export([start_link/2, activate/1]).
 %% megaphone
--export([info/1, link/1, links/0, whereis_link/1, create_table/0]).
+-export([info/1, link/1, links/0, create_table/0]).
 %% megaphone_sender
 -export([end_connections/2]).
 %% gen_server
@@ -41,16 +41,16 @@
 -type options() ::
         #{services := #{binary() => pid()},      % megaphone_service of each
           default := binary(),                   % that of version 1 connections
-          name => binary(),                      % this node's, for the hello
-          listener => binary(),                  % for the log
-          window => pos_integer(),               % bytes
-          max_frame => pos_integer(),            % bytes
-          allow_v1 => boolean(),
-          max_connections => pos_integer(),
-          idle_timeout => timeout()}.            % milliseconds, version 1 only
+          name := binary(),                      % this node's, for the hello
+          listener := binary(),                  % for the log
+          window := pos_integer(),               % bytes
+          max_frame := pos_integer(),            % bytes
+          allow_v1 := boolean(),
+          max_connections := pos_integer(),
+          idle_timeout := timeout()}.            % milliseconds, version 1 only
 
 -type info() :: #{link := binary(), listener := binary(), receiver := pid(),
-                  peer := binary(), atom() => term()}.
+                  peer_name := binary(), atom() => term()}.
 
 -record(state, {link :: megaphone_nif:link(),
                 name :: binary(),
@@ -113,13 +113,6 @@ links() ->
         Table -> ets:tab2list(Table)
     end.
 
--spec whereis_link(Name :: binary()) -> {ok, pid()} | {error, closed}.
-whereis_link(Name) ->
-    case [Pid || {Pid, _Link, LinkName} <- links(), LinkName =:= Name] of
-        [Pid | _] -> {ok, Pid};
-        [] -> {error, closed}
-    end.
-
 %% @doc Ends all connections of a link that is lost.
 -spec end_connections(megaphone_nif:link(), megaphone_nif:close_reason()) -> ok.
 end_connections(Link, Reason) ->
@@ -130,9 +123,8 @@ end_connections(Link, Reason) ->
 
 %%% gen_server
 
-init({Socket, Options}) ->
+init({Socket, #{listener := Listener} = Options}) ->
     process_flag(trap_exit, true),
-    Listener = maps:get(listener, Options, <<"megaphone">>),
     Name = iolist_to_binary([Listener, $#, integer_to_list(erlang:unique_integer([positive]))]),
     Peer = address(inet:peername(Socket)),
     Link = megaphone_nif:link_new(link_options(Name, Socket, Options)),
@@ -143,15 +135,12 @@ init({Socket, Options}) ->
                 who = [Name, " (", format_address(Peer), ")"],
                 sender = megaphone_sender:start_link(Link, Socket)}}.
 
-link_options(Name, Socket, Options) ->
+link_options(Name, Socket, #{name := Node, idle_timeout := IdleTimeout} = Options) ->
+    (maps:with([window, max_frame, allow_v1, max_connections], Options))
     #{name => Name,
-      node => maps:get(name, Options, <<"ejabberd">>),
+      node => Node,
       nonce => binary:encode_hex(crypto:strong_rand_bytes(16)),
-      window => maps:get(window, Options, 16_384),
-      max_frame => maps:get(max_frame, Options, 65_536),
-      allow_v1 => maps:get(allow_v1, Options, true),
-      max_connections => maps:get(max_connections, Options, 1_048_576),
-      idle_timeout => case maps:get(idle_timeout, Options, infinity) of
+      idle_timeout => case IdleTimeout of
                           infinity -> nil;
                           Milliseconds -> (Milliseconds + 999) div 1000
                       end,
@@ -173,8 +162,9 @@ handle_cast(activate, #state{socket = Socket} = State) ->
     end.
 
 handle_call(info, _From, #state{link = Link, name = Name, options = Options} = State) ->
+    #{listener := Listener} = Options,
     Info = maps:from_list(megaphone_nif:link_info(Link)),
-    {reply, Info#{link => Name, listener => maps:get(listener, Options, <<>>),
+    {reply, Info#{link => Name, listener => Listener,
                   receiver => self(), address => address(inet:peername(State#state.socket))},
      State}.
 

@@ -3,19 +3,18 @@
 rustler::atoms! {
     ok, error, wait, more, done, empty, undefined, infinity, choked, closed,
     // error reasons, as `inet` says them
-    einval, enotconn, emsgsize, enomem, timeout, econnreset, badarg, not_owner,
+    einval, emsgsize, enomem, econnreset, badarg, not_owner,
     // sockets and their messages
     inet = "$inet", megaphone_socket, tcp, http, tcp_closed, tcp_error, tcp_passive,
-    down = "DOWN", socket,
     // between the NIF and the processes that wait on it
     reply = "$megaphone_reply", drain = "$megaphone_drain", ready = "$megaphone_ready",
     resume = "$megaphone_resume",
     // what `feed` and `tick` report to the receiver
-    up, open, ping, goaway, peer_error, peer_ended, unknown, reset, full, fatal,
+    up, open, goaway, peer_error, reset, fatal,
     // options
     active, once, mode, list, binary, packet, raw, line, http_bin, httph, httph_bin, buffer,
-    packet_size, header, deliver, term, line_delimiter, send_timeout, send_timeout_close, exit_on_close,
-    show_econnreset, high_watermark, low_watermark, true_ = "true", false_ = "false",
+    packet_size, header, deliver, term, line_delimiter, send_timeout, send_timeout_close,
+    exit_on_close, show_econnreset, high_watermark, low_watermark, true_ = "true", false_ = "false",
     nodelay, keepalive, delay_send, reuseaddr, dontroute, recbuf, sndbuf, priority, tos, tclass,
     ttl, high_msgq_watermark, low_msgq_watermark, linger, recvtos, recvtclass, recvttl,
     // statistics
@@ -25,8 +24,8 @@ rustler::atoms! {
     http_request, http_header, http_eoh, http_error, abs_path, absolute_uri = "absoluteURI",
     scheme, https, star = "*",
     // info
-    id, link, service, state, reason, owner, peer, local, version, name, connections, received,
-    sent, queued, stalled, waiting, peer_name, tls, unknown_verbs, dropped, window, chunks,
+    id, link, state, reason, owner, peer, local, version, name, connections, received,
+    sent, queued, waiting, peer_name, unknown_verbs, dropped,
     // states
     peer_closed, we_closed, lingering,
 }

@@ -5,25 +5,16 @@ use rustler::{Atom, Encoder, Env, Term};
 
 use super::{ConnArg, error};
 use crate::atoms;
-use crate::conn::hold;
+use crate::conn::{Held, hold};
 use crate::info::address;
 use crate::options::{ActiveChange, Change, active_change};
 
 #[rustler::nif]
 fn set_active<'a>(env: Env<'a>, conn: ConnArg, active: Term<'a>) -> Term<'a> {
     match active_change(active) {
-        Ok(change) => change_active(env, &conn, change),
+        Ok(change) => apply(env, hold(&conn, env), Some(change)),
         Err(_) => error(env, atoms::einval()),
     }
-}
-
-fn change_active<'a>(env: Env<'a>, conn: &ConnArg, change: ActiveChange) -> Term<'a> {
-    let mut held = hold(conn, env);
-    if !held.is_open() || held.set_active(change).is_none() {
-        return error(env, atoms::einval());
-    }
-    held.pump();
-    atoms::ok().encode(env)
 }
 
 #[rustler::nif]
@@ -37,39 +28,40 @@ fn setopts<'a>(env: Env<'a>, conn: ConnArg, list: Term<'a>) -> Term<'a> {
     if let Mode::Http { headers_only, .. } = held.options.packet {
         held.inbox.http.switch(headers_only);
     }
-    drop(held);
-    match change.active {
-        Some(change) => change_active(env, &conn, change),
-        None => {
-            hold(&conn, env).pump();
-            atoms::ok().encode(env)
-        }
+    apply(env, held, change.active)
+}
+
+/// Lets what was set take effect.
+fn apply<'a>(env: Env<'a>, mut held: Held, active: Option<ActiveChange>) -> Term<'a> {
+    if !held.is_open() || active.is_some_and(|change| held.set_active(change).is_none()) {
+        return error(env, atoms::einval());
     }
+    held.pump();
+    atoms::ok().encode(env)
 }
 
 #[rustler::nif]
 fn getopts<'a>(env: Env<'a>, conn: ConnArg, names: Vec<Atom>) -> Term<'a> {
-    let held = hold(&conn, env);
-    if !held.is_open() {
-        return error(env, atoms::einval());
-    }
-    let value = |name: Atom| Some((name, held.options.get(env, name)?));
-    match names.into_iter().map(value).collect::<Option<Vec<_>>>() {
-        Some(values) => (atoms::ok(), values).encode(env),
-        None => error(env, atoms::einval()),
-    }
+    each(&conn, env, names, |held, name| held.options.get(env, name))
 }
 
 #[rustler::nif]
 fn getstat<'a>(env: Env<'a>, conn: ConnArg, names: Vec<Atom>) -> Term<'a> {
-    let held = hold(&conn, env);
-    if !held.is_open() {
-        return error(env, atoms::einval());
-    }
-    let value = |name: Atom| Some((name, held.stat(name)?));
-    match names.into_iter().map(value).collect::<Option<Vec<_>>>() {
-        Some(values) => (atoms::ok(), values).encode(env),
-        None => error(env, atoms::einval()),
+    each(&conn, env, names, |held, name| held.stat(name))
+}
+
+/// `{ok, [{Name, Value}]}`, or `einval` where one name is unknown or the socket closed.
+fn each<'a, T: Encoder>(
+    conn: &ConnArg,
+    env: Env<'a>,
+    names: Vec<Atom>,
+    value: impl Fn(&Held<'_, 'a>, Atom) -> Option<T>,
+) -> Term<'a> {
+    let held = hold(conn, env);
+    let pair = |name: Atom| Some((name, value(&held, name)?));
+    match names.into_iter().map(pair).collect::<Option<Vec<_>>>() {
+        Some(values) if held.is_open() => (atoms::ok(), values).encode(env),
+        _ => error(env, atoms::einval()),
     }
 }
 
