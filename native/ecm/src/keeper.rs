@@ -115,6 +115,7 @@ fn stop(link: &Link) {
     let goaway = Control::Goaway {
         reason: CloseReason::Shutdown,
         retry_after: None,
+        within: None,
     };
     if !link.is_v1() {
         link.outbox().urgent(&goaway);

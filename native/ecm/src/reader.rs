@@ -165,6 +165,7 @@ fn handle(link: &Link, event: Event<'_>) -> Result<Option<Arc<Connection>>, Link
         Event::Goaway {
             reason,
             retry_after,
+            ..
         } => goaway(link, reason, retry_after),
         Event::PeerError { code, text } => return Err(LinkEnd::Told { code, text }),
         // An answer to our ping, and what only a later version or the other

@@ -262,6 +262,7 @@ fn after_goaway_nobody_new_comes_and_who_is_there_stays() {
     node.say(&Control::Goaway {
         reason: CloseReason::Shutdown,
         retry_after: None,
+        within: None,
     });
     ecm.line("link 1 takes no new connections: ejabberd says goaway reason=shutdown");
     assert_eq!(read_to_end(&mut ecm.tcp_client()), b"");
@@ -283,6 +284,7 @@ fn goaway_may_say_how_long_to_stay_away() {
     node.say(&Control::Goaway {
         reason,
         retry_after: Some(99_999),
+        within: None,
     });
     assert_eq!(node.next(), Got::Eof);
     assert!(

@@ -1,5 +1,6 @@
 //! What one side of a link is told before anything comes.
 
+use crate::auth::Secret;
 use crate::limits::{DEFAULT_MAX_CONTENT, DEFAULT_WINDOW};
 use crate::link::VERSION;
 
@@ -32,6 +33,23 @@ pub struct LinkConfig {
     pub version: u32,
     /// For a node: this link's name.
     pub link: Option<String>,
+    /// Seconds for which this side keeps a link that dropped; 0 keeps none.
+    pub resume_timeout: u32,
+    /// What the peer must prove to know, and this side proves to it.
+    pub secret: Option<Secret>,
+    /// For an edge: the link that it wants to go on with.
+    pub resume: Option<Resume>,
+}
+
+/// The link that an edge wants to go on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resume {
+    /// Its name, from ejabberd's first hello on it.
+    pub link: String,
+    /// Its token, from there too.
+    pub token: String,
+    /// Bytes of its frames that this side has.
+    pub received: u64,
 }
 
 impl LinkConfig {
@@ -47,6 +65,9 @@ impl LinkConfig {
             allow_v1: true,
             version: VERSION,
             link: None,
+            resume_timeout: 0,
+            secret: None,
+            resume: None,
         }
     }
 }

@@ -69,6 +69,8 @@ pub enum Control {
         reason: CloseReason,
         /// Seconds after which it may be otherwise.
         retry_after: Option<u32>,
+        /// Seconds within which the sender ends the connections that are open.
+        within: Option<u32>,
     },
     /// The last message before the sender closes the link.
     Error {
@@ -120,11 +122,14 @@ impl Control {
             }
             "goaway" => {
                 let fields = Fields::new("goaway", rest).only_keys()?;
+                let seconds = |key| {
+                    let number = fields.optional_number(key, u64::from(u32::MAX))?;
+                    Ok(number.map(|seconds| seconds as u32))
+                };
                 Control::Goaway {
                     reason: fields.required_token("reason")?,
-                    retry_after: fields
-                        .optional_number("retry_after", u64::from(u32::MAX))?
-                        .map(|seconds| seconds as u32),
+                    retry_after: seconds("retry_after")?,
+                    within: seconds("within")?,
                 }
             }
             "error" => parse_error(Fields::new("error", rest))?,
@@ -174,9 +179,11 @@ impl fmt::Display for Control {
             Control::Goaway {
                 reason,
                 retry_after,
+                within,
             } => {
                 write!(f, "goaway reason={reason}")?;
-                put_number(f, "retry_after", retry_after.map(u64::from))
+                put_number(f, "retry_after", retry_after.map(u64::from))?;
+                put_number(f, "within", within.map(u64::from))
             }
             Control::Error { code, text } => {
                 write!(f, "error code={code}")?;

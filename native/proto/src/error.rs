@@ -7,7 +7,7 @@ use thiserror::Error;
 use crate::control::{Control, ControlError, ErrorCode};
 use crate::credit::CreditError;
 use crate::frame::{ConnectionId, FrameError};
-use crate::limits::{CONTROL_LINE_MAX, EXCERPT_MAX};
+use crate::limits::{CONTROL_LINE_MAX, EXCERPT_MAX, NONCE_MIN};
 
 /// The peer broke the protocol in a way that the link cannot survive.
 ///
@@ -68,6 +68,30 @@ pub enum LinkError {
     /// ejabberd's hello names no link.
     #[error("hello without link=")]
     NoLinkName,
+    /// A hello or an auth is not alone in its frame: nobody could say where the bytes begin that
+    /// are counted for `ack`.
+    #[error("control message \"{line}\": it must be alone in its frame")]
+    NotAlone {
+        /// The message.
+        line: Excerpt,
+    },
+    /// The peer did not prove that it knows the secret.
+    #[error("{problem}")]
+    Auth {
+        /// What is wrong with its proof.
+        problem: AuthProblem,
+    },
+    /// ejabberd goes on with a link that it was not asked for.
+    #[error("hello with resumed= for a link that was not to be resumed")]
+    NotAsked,
+    /// An acknowledgement of bytes that were never sent.
+    #[error("ack of {received} bytes, of which only {sent} were sent")]
+    AckBeyond {
+        /// What the peer says it has.
+        received: u64,
+        /// What it was sent.
+        sent: u64,
+    },
     /// A message that only the other side may send.
     #[error("`{verb}` from the side that must not send it")]
     WrongSide {
@@ -97,6 +121,7 @@ impl LinkError {
             LinkError::Frame(_) | LinkError::Truncated { .. } => ErrorCode::FrameError,
             LinkError::Credit { .. } => ErrorCode::FlowControl,
             LinkError::Version { .. } | LinkError::V1Refused { .. } => ErrorCode::Version,
+            LinkError::Auth { .. } => ErrorCode::Auth,
             _ => ErrorCode::ProtocolError,
         }
     }
@@ -108,6 +133,29 @@ impl LinkError {
             text: self.to_string(),
         }
     }
+}
+
+/// What is wrong with a proof.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AuthProblem {
+    /// The nonce could come twice.
+    #[error("a nonce of {len} hex digits where a secret asks for {NONCE_MIN}")]
+    Nonce {
+        /// Its digits.
+        len: usize,
+    },
+    /// ejabberd has no secret, or does not say so.
+    #[error("ejabberd's hello has no proof that it knows the secret")]
+    NoProof,
+    /// It was made with another secret.
+    #[error("the proof is wrong: the peer has another secret")]
+    Wrong,
+    /// Something else came first.
+    #[error("control message \"{line}\" before the auth that is due")]
+    NotAuth {
+        /// What came.
+        line: Excerpt,
+    },
 }
 
 /// Where a stream was cut.

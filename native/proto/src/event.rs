@@ -68,6 +68,8 @@ pub enum Event<'a> {
         reason: CloseReason,
         /// Seconds after which it may be otherwise.
         retry_after: Option<u32>,
+        /// Seconds within which the peer ends the connections that are open.
+        within: Option<u32>,
     },
     /// The peer closes the link for this.
     PeerError {

@@ -22,6 +22,10 @@ pub struct Hello {
     pub max_frame: u32,
     /// From ejabberd: the link's name.
     pub link: Option<String>,
+    /// For how many seconds the sender keeps a link that dropped; `None` is 0.
+    pub resume_timeout: Option<u32>,
+    /// With `link` and `resume`: what only the two ends of that link know.
+    pub token: Option<String>,
     /// From the ECM: the name of the link that it wants to resume.
     pub resume: Option<String>,
     /// From the ECM that resumes: bytes of frames it has received.
@@ -48,6 +52,10 @@ impl Hello {
             window: fields.required_number("window", u64::from(MAX_WINDOW))? as u32,
             max_frame: max_frame as u32,
             link: fields.optional_text("link", NAME_MAX)?,
+            resume_timeout: fields
+                .optional_number("resume_timeout", u64::from(u32::MAX))?
+                .map(|seconds| seconds as u32),
+            token: hex(&fields, "token")?,
             resume: fields.optional_text("resume", NAME_MAX)?,
             received: fields.optional_number("received", u64::MAX)?,
             resumed: fields.optional_number("resumed", u64::MAX)?,
@@ -63,6 +71,8 @@ impl fmt::Display for Hello {
         put_text(f, "nonce", &self.nonce, SECRET_TEXT_MAX)?;
         write!(f, " window={} max_frame={}", self.window, self.max_frame)?;
         put_optional(f, "link", self.link.as_deref(), NAME_MAX)?;
+        put_number(f, "resume_timeout", self.resume_timeout.map(u64::from))?;
+        put_optional(f, "token", self.token.as_deref(), SECRET_TEXT_MAX)?;
         put_optional(f, "resume", self.resume.as_deref(), NAME_MAX)?;
         put_number(f, "received", self.received)?;
         put_number(f, "resumed", self.resumed)?;

@@ -5,6 +5,7 @@
 //! [`control::Control::put`]. Which connections are open, in what state and with what credit,
 //! is kept in a [`table::Table`] of [`conn::Conn`]s, by whoever owns the link.
 
+pub mod auth;
 pub mod buffer;
 mod config;
 pub mod conn;
@@ -16,13 +17,17 @@ mod event;
 mod facts;
 mod fields;
 pub mod frame;
+pub mod handshake;
 pub mod http1;
 pub mod limits;
 pub mod link;
 pub mod packet;
+pub mod parking;
 mod reason;
+pub mod retained;
 pub mod table;
 
 pub use error::LinkError;
 pub use frame::ConnectionId;
-pub use link::{Event, Link, LinkConfig, Role};
+pub use handshake::Handshake;
+pub use link::{Event, Link, LinkConfig, Resume, Role};

@@ -36,6 +36,27 @@ pub const TOKEN_MAX: usize = 64;
 /// the size of the largest hash in use, in hex.
 pub const SECRET_TEXT_MAX: usize = 128;
 
+/// Hex digits of a nonce where a secret is used: 128 random bits do not come twice.
+pub const NONCE_MIN: usize = 32;
+
+/// Bytes of a shared secret, at least: 16 random ones cannot be guessed.
+pub const SECRET_MIN: usize = 16;
+
+/// Bytes of a shared secret, at most: a longer file is none.
+pub const SECRET_MAX: usize = 1024;
+
+/// Bytes of frames that come before the next `ack` is due (docs/protocol.md, "Resume").
+pub const ACK_EVERY: u64 = 65_536;
+
+/// Bytes sent on a link and not yet acknowledged, unless configured otherwise. Over it the link
+/// goes on and cannot be resumed. A peer that keeps up leaves what is on the way, some MB, and
+/// `ACK_EVERY`.
+pub const RESUME_BUFFER_DEFAULT: usize = 16 * 1024 * 1024;
+
+/// Seconds for which a link that dropped is kept, unless configured otherwise: longer than a
+/// switch or a firewall takes to come back, shorter than people wait.
+pub const RESUME_TIMEOUT_DEFAULT: u32 = 30;
+
 /// Bytes (decoded) of the `text` of an `error` message: one sentence with its excerpt.
 pub const ERROR_TEXT_MAX: usize = 512;
 

@@ -17,14 +17,14 @@
 //! Connections are not known here: whether an id is open, and whether its credit holds, is for
 //! the owner of the [`Table`](crate::table::Table) to say.
 
-pub use crate::config::{LinkConfig, Role};
+pub use crate::config::{LinkConfig, Resume, Role};
 use crate::conn::Conn;
 use crate::control::{Control, Hello};
 use crate::credit::{RecvWindow, SendCredit};
 use crate::error::{Excerpt, LinkError, Place};
 pub use crate::event::Event;
 use crate::frame::{ConnectionId, Decoder, Piece};
-use crate::limits::CONTROL_LINE_MAX;
+use crate::limits::{ACK_EVERY, CONTROL_LINE_MAX};
 
 /// The highest version of the protocol that is spoken here.
 pub const VERSION: u32 = 2;
@@ -52,6 +52,13 @@ pub struct Link {
     /// The first frame was on connection 0, so the peer understands control messages.
     control_seen: bool,
     unknown_verbs: u64,
+    /// Bytes of frames taken in, the handshake's left out.
+    received: u64,
+    /// What the last acknowledgement said of it.
+    acked: u64,
+    /// Something else than an acknowledgement came after that.
+    news: bool,
+    resume_timeout: u32,
     config: LinkConfig,
 }
 
@@ -67,7 +74,30 @@ impl Link {
             peer: None,
             control_seen: config.role == Role::Edge && !v1,
             unknown_verbs: 0,
+            received: 0,
+            acked: 0,
+            news: false,
+            resume_timeout: 0,
             config,
+        }
+    }
+
+    /// The stream behind a handshake, whose decoder may have begun on it.
+    pub(crate) fn begin(
+        config: LinkConfig,
+        decoder: Decoder,
+        peer: Option<Hello>,
+        resume_timeout: u32,
+    ) -> Self {
+        let version = if peer.is_some() { VERSION } else { 1 };
+        Link {
+            phase: if version == 1 { Phase::V1 } else { Phase::V2 },
+            version: Some(version),
+            control_seen: peer.is_some(),
+            decoder,
+            peer,
+            resume_timeout,
+            ..Link::new(config)
         }
     }
 
@@ -81,6 +111,8 @@ impl Link {
             window: self.config.window,
             max_frame: self.config.max_content,
             link: self.config.link.clone(),
+            resume_timeout: None,
+            token: None,
             resume: None,
             received: None,
             resumed: None,
@@ -98,6 +130,15 @@ impl Link {
     /// gives the same error.
     #[inline]
     pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, LinkError> {
+        let before = input.len();
+        let event = self.event(input);
+        self.received += (before - input.len()) as u64;
+        self.news |= !matches!(event, Ok(None | Some(Event::Ack { .. })));
+        event
+    }
+
+    #[inline]
+    fn event<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, LinkError> {
         if !matches!(self.phase, Phase::V1 | Phase::V2) {
             return self.start(input).map_err(|error| self.broken(error));
         }
@@ -155,6 +196,44 @@ impl Link {
     /// was no frame at all.
     pub fn hears_errors(&self) -> bool {
         self.control_seen
+    }
+
+    /// Bytes of frames taken in since the handshake, also of one that is not whole yet.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// For how many seconds both sides keep this link when it drops; 0 where one keeps none.
+    pub fn resume_timeout(&self) -> u32 {
+        self.resume_timeout
+    }
+
+    /// To be asked after each chunk: the acknowledgement that is due for how much has come.
+    pub fn ack(&mut self) -> Option<Control> {
+        if self.received - self.acked < ACK_EVERY {
+            return None;
+        }
+        self.acknowledge()
+    }
+
+    /// To be asked each second: the acknowledgement that is due because something came. Not for
+    /// acknowledgements alone, or two idle sides would never fall silent.
+    pub fn ack_tick(&mut self) -> Option<Control> {
+        if !self.news {
+            return None;
+        }
+        self.acknowledge()
+    }
+
+    fn acknowledge(&mut self) -> Option<Control> {
+        if self.resume_timeout == 0 {
+            return None;
+        }
+        self.acked = self.received;
+        self.news = false;
+        Some(Control::Ack {
+            bytes: self.received,
+        })
     }
 
     /// Control messages that were ignored because this side does not know their verb.
@@ -312,9 +391,11 @@ impl Link {
             Some(Control::Goaway {
                 reason,
                 retry_after,
+                within,
             }) => Event::Goaway {
                 reason,
                 retry_after,
+                within,
             },
             Some(Control::Error { code, text }) => Event::PeerError { code, text },
         }))

@@ -27,6 +27,8 @@ fn hello() -> Hello {
         window: 16_384,
         max_frame: 65_536,
         link: None,
+        resume_timeout: None,
+        token: None,
         resume: None,
         received: None,
         resumed: None,
@@ -64,6 +66,8 @@ fn golden() -> Vec<(Control, &'static str)> {
         ),
         (
             Control::Hello(Hello {
+                resume_timeout: None,
+                token: None,
                 resume: Some("7".into()),
                 received: Some(0),
                 ..hello()
@@ -130,6 +134,7 @@ fn golden() -> Vec<(Control, &'static str)> {
             Control::Goaway {
                 reason: CloseReason::Shutdown,
                 retry_after: Some(u32::MAX),
+                within: None,
             },
             "goaway reason=shutdown retry_after=4294967295",
         ),
@@ -137,6 +142,7 @@ fn golden() -> Vec<(Control, &'static str)> {
             Control::Goaway {
                 reason: CloseReason::Overload,
                 retry_after: None,
+                within: None,
             },
             "goaway reason=overload",
         ),
@@ -399,6 +405,8 @@ fn what_is_too_long_is_cut_so_that_every_line_fits() {
             name: long.clone(),
             nonce: long.clone(),
             link: some(),
+            resume_timeout: None,
+            token: None,
             resume: some(),
             proof: some(),
             received: Some(u64::MAX),
@@ -514,6 +522,7 @@ fn tls_facts() -> impl Strategy<Value = TlsFacts> {
 fn hellos() -> impl Strategy<Value = Control> {
     let limits = (0..=MAX_WINDOW, 4_096..=u32::MAX - HEAD_LEN as u32);
     let numbers = (option::of(any::<u64>()), option::of(any::<u64>()));
+    let keeping = (option::of(any::<u32>()), option::of(hex()));
     let names = (name(), option::of(name()), option::of(name()));
     (
         any::<u32>(),
@@ -521,10 +530,19 @@ fn hellos() -> impl Strategy<Value = Control> {
         hex(),
         limits,
         numbers,
+        keeping,
         option::of(hex()),
     )
         .prop_map(
-            |(version, (name, link, resume), nonce, limits, (received, resumed), proof)| {
+            |(
+                version,
+                (name, link, resume),
+                nonce,
+                limits,
+                (received, resumed),
+                keeping,
+                proof,
+            )| {
                 Control::Hello(Hello {
                     version,
                     name,
@@ -532,6 +550,8 @@ fn hellos() -> impl Strategy<Value = Control> {
                     window: limits.0,
                     max_frame: limits.1,
                     link,
+                    resume_timeout: keeping.0,
+                    token: keeping.1,
                     resume,
                     received,
                     resumed,
@@ -576,7 +596,8 @@ fn messages() -> impl Strategy<Value = Control> {
         any::<u64>().prop_map(|bytes| Control::Ack { bytes }),
         (reason(), any::<Option<u32>>()).prop_map(|(reason, retry_after)| Control::Goaway {
             reason,
-            retry_after
+            retry_after,
+            within: None,
         }),
         (code, text).prop_map(|(code, text)| Control::Error { code, text }),
     ]

@@ -279,7 +279,7 @@ fn messages_become_events() {
             "Pong { word: \"q\" }",
             "24: /",
             "Ack { bytes: 99 }",
-            "Goaway { reason: Shutdown, retry_after: Some(9) }",
+            "Goaway { reason: Shutdown, retry_after: Some(9), within: None }",
             "End { id: ConnectionId(24) }",
             "Close { id: ConnectionId(24), reason: Normal }",
             "Reset { id: ConnectionId(25), reason: Limit }",

@@ -143,6 +143,7 @@ fn goaway(env: Env, link: LinkArg, reason: Term) -> NifResult<Atom> {
         let goaway = Control::Goaway {
             reason: close_reason(reason)?,
             retry_after: None,
+            within: None,
         };
         link.outbox.push_urgent(env, &goaway);
     }
