@@ -13,7 +13,8 @@ use tracing::{info, warn};
 
 use crate::app::App;
 use crate::backoff::Backoff;
-use crate::dial::{Output, Up, dial};
+use crate::dial::Output;
+use crate::greet::{Up, dial};
 use crate::link::Link;
 use crate::outbox::Gathered;
 use crate::reader::{LinkEnd, last_words};
@@ -30,7 +31,7 @@ const MISSES_MAX: u32 = 3;
 
 /// Keeps link `number` up until the program ends.
 pub async fn keep(app: Arc<App>, number: usize) {
-    let backend = &app.config.backend;
+    let backend = app.config.backend_of(number);
     let mut backoff = Backoff::new(backend.reconnect_min.get(), backend.reconnect_max.get());
     loop {
         let dialled = tokio::select! {

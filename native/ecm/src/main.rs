@@ -11,6 +11,7 @@
 //! link, a keeper for the end of its link. Nobody waits for another client.
 
 mod app;
+mod backend;
 mod backoff;
 mod cli;
 mod client;
@@ -18,6 +19,7 @@ mod config;
 mod connection;
 mod dial;
 mod farewell;
+mod greet;
 mod ids;
 mod keeper;
 mod limits;

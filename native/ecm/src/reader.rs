@@ -12,10 +12,11 @@ use megaphone_proto::conn::{ConnError, State};
 use megaphone_proto::control::{CloseReason, Control, ErrorCode};
 use megaphone_proto::frame::ConnectionId;
 use megaphone_proto::{Event, LinkError};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncReadExt;
 use tracing::{debug, info, warn};
 
 use crate::connection::{Connection, Ending};
+use crate::dial::Input;
 use crate::link::Link;
 
 /// Bytes read from a link at a time.
@@ -24,9 +25,6 @@ const READ_SIZE: usize = 128 * 1024;
 /// A `retry_after` longer than that, in seconds, is cut to it: an hour is
 /// long enough to be sent away for.
 const RETRY_AFTER_MAX: u32 = 3600;
-
-/// The receiving side of a link's stream.
-pub type Input = Box<dyn AsyncRead + Send + Unpin>;
 
 /// Why a link ended. Each is the end of the sentence "link 1 ended: ".
 #[derive(Debug, thiserror::Error)]
