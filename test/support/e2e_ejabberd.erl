@@ -1,5 +1,5 @@
-%% An ejabberd node of a test's own, from unpacked Debian packages: no distribution,
-%% no epmd, every file below one directory. The node is an OTP `peer` over its standard
+%% An ejabberd node of a test's own, from unpacked Debian packages: no epmd, no distribution but
+%% where a cluster is asked for, every file below one directory. The node is an OTP `peer` over its standard
 %% input, so it ends with the test run, whatever becomes of that.
 -module(e2e_ejabberd).
 
@@ -7,7 +7,10 @@
 -export_type([ejabberd/0]).
 
 -type ejabberd() :: #{peer := pid(), os_pid := non_neg_integer(), dir := file:filename()}.
--type options() :: #{version := string(), dir := file:filename(), config := iodata()}.
+-type options() :: #{version := string(), dir := file:filename(), config := iodata(),
+                     %% Erlang distribution, for a cluster: 127.0.0.N, and one port for all nodes.
+                     node => {Name :: string(), inet:ip4_address(), inet:port_number()},
+                     env => [{string(), string()}]}.
 
 -define(HOST, <<"localhost">>).
 -define(START_TIMEOUT, 60_000).
@@ -24,11 +27,12 @@ temporary() ->
 %% Starts ejabberd with the accounts alice and bob (passwords alice-pw and bob-pw).
 %% Returns when it has started, or what its log says when it would not.
 -spec start(options()) -> {ok, ejabberd()} | {error, {Reason :: term(), Log :: binary()}}.
-start(#{version := Version, dir := Dir, config := Config}) ->
+start(#{version := Version, dir := Dir, config := Config} = Options) ->
     ok = filelib:ensure_dir(filename:join([Dir, "mnesia", "file"])),
     ok = file:write_file(config_file(Dir), Config),
     {ok, Peer, _Node} = peer:start(#{connection => standard_io,
-                                     exec => erl(Dir), args => arguments(Dir), env => env(Version),
+                                     exec => erl(Dir), args => arguments(Dir) ++ distribution(Options),
+                                     env => env(Version) ++ maps:get(env, Options, []),
                                      wait_boot => ?START_TIMEOUT, peer_down => stop}),
     OsPid = list_to_integer(peer:call(Peer, os, getpid, [])),
     Node = #{peer => Peer, os_pid => OsPid, dir => Dir},
@@ -104,6 +108,14 @@ arguments(Dir) ->
      "-ejabberd", "log_path", term(log_file(Dir)),
      "-ejabberd", "quiet", "true",
      "-mnesia", "dir", term(filename:join(Dir, "mnesia"))].
+
+%% Without epmd: each node listens on an address of its own, all on the port that is given here,
+%% which is then every node's. <https://www.erlang.org/doc/man/erl.html#erl_epmd_port>
+distribution(#{node := {Name, Ip, Port}}) ->
+    ["-name", Name ++ "@" ++ inet:ntoa(Ip), "-setcookie", "cluster_of_" ++ os:getpid(),
+     "-start_epmd", "false", "-erl_epmd_port", integer_to_list(Port),
+     "-kernel", "inet_dist_use_interface", term(Ip)];
+distribution(_) -> [].
 
 env(Version) ->
     Libraries = filename:join(e2e_paths:ejabberd(Version), "lib"),
