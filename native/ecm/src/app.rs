@@ -89,7 +89,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
         accepting.spawn(listener.run(Arc::clone(&app)));
     }
     let mut links = JoinSet::new();
-    for number in 1..=app.config.links.as_usize() {
+    for number in 1..=app.config.all_links() {
         links.spawn(keeper::keep(Arc::clone(&app), number));
     }
 

@@ -5,11 +5,15 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::hash::Hash;
+use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
+use toml::Spanned;
 
-use crate::values::{BackendAddress, ListenAddress, Name, Number, Period};
+use crate::backend::Backend;
+use crate::values::{ListenAddress, Name, Number, Period, Seconds};
 
 /// The largest configuration, in bytes: far more than the listeners of any
 /// machine need, and small enough to read without a thought.
@@ -25,8 +29,20 @@ const WINDOW_MAX: u64 = megaphone_proto::limits::MAX_WINDOW as u64;
 /// The smallest `max_frame`, in bytes: any control message must fit one frame.
 const FRAME_MIN: u64 = megaphone_proto::limits::MIN_MAX_CONTENT as u64;
 
-const SECOND: u64 = 1000;
-const HOUR: u64 = 3600 * SECOND;
+/// The smallest `resume_buffer`, in bytes: what may come between two
+/// acknowledgements.
+const RESUME_BUFFER_MIN: u64 = megaphone_proto::limits::ACK_EVERY;
+
+/// The largest `resume_buffer`, in bytes: each link may take as much memory.
+const RESUME_BUFFER_MAX: u64 = 1024 * 1024 * 1024;
+
+/// How many nodes one ECM may have links to: no ejabberd cluster has as many.
+const BACKENDS_MAX: usize = 64;
+
+/// In the milliseconds of a [`Period`].
+pub const SECOND: u64 = 1000;
+/// In the milliseconds of a [`Period`].
+pub const HOUR: u64 = 3600 * SECOND;
 
 /// All that an ECM is told.
 #[derive(Debug, Clone, Deserialize)]
@@ -38,7 +54,7 @@ pub struct Config {
     /// The version of the link protocol to speak.
     #[serde(default = "Number::of::<2>")]
     pub protocol: Number<1, 2>,
-    /// How many links are kept up.
+    /// How many links are kept up to each backend.
     #[serde(default = "Number::of::<1>")]
     pub links: Number<1, 64>,
     /// What ejabberd may send to one client ahead of what the client has
@@ -60,6 +76,12 @@ pub struct Config {
     /// How often the other end of a link is asked whether it lives.
     #[serde(default = "Period::millis::<10_000>")]
     pub heartbeat: Period<100, HOUR>,
+    /// How long a link that dropped is kept for resuming, in whole seconds.
+    #[serde(default = "Seconds::of::<{ megaphone_proto::limits::RESUME_TIMEOUT_DEFAULT as u64 }>")]
+    pub resume_timeout: Seconds<HOUR>,
+    /// What a link keeps for resuming at most, in bytes.
+    #[serde(default = "Number::of::<{ megaphone_proto::limits::RESUME_BUFFER_DEFAULT as u64 }>")]
+    pub resume_buffer: Number<RESUME_BUFFER_MIN, RESUME_BUFFER_MAX>,
     /// How long a client may take over what was sent to it before ejabberd
     /// closed the connection.
     #[serde(default = "Period::millis::<30_000>")]
@@ -69,8 +91,11 @@ pub struct Config {
     pub shutdown_timeout: Period<100, HOUR>,
     /// Threads that carry bytes; `None`: one for each processor.
     pub workers: Option<Number<1, 1024>>,
-    /// Where ejabberd is.
-    pub backend: Backend,
+    /// Where ejabberd is, where it is one node.
+    backend: Option<Spanned<Backend>>,
+    /// Where the nodes of ejabberd are. One at least, once it was checked.
+    #[serde(default)]
+    backends: Vec<Spanned<Backend>>,
     /// Where clients come in. At least one.
     #[serde(default)]
     pub listeners: Vec<Listener>,
@@ -79,29 +104,12 @@ pub struct Config {
     pub log: Log,
 }
 
-/// Where ejabberd is, and how it is dialled.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Backend {
-    /// Where it listens for links.
-    pub address: BackendAddress,
-    /// The longest a dial, with the handshake, may take.
-    #[serde(default = "Period::millis::<5000>")]
-    pub connect_timeout: Period<100, HOUR>,
-    /// The first pause before a link is dialled again.
-    #[serde(default = "Period::millis::<100>")]
-    pub reconnect_min: Period<1, HOUR>,
-    /// The longest pause before a link is dialled again.
-    #[serde(default = "Period::millis::<10_000>")]
-    pub reconnect_max: Period<1, HOUR>,
-}
-
 /// One address that clients connect to.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     /// The address.
-    pub listen: toml::Spanned<ListenAddress>,
+    pub listen: Spanned<ListenAddress>,
     /// The service of ejabberd's listener that its clients are given to.
     pub service: Name,
     /// How a client is told that there is no service.
@@ -225,7 +233,7 @@ impl Config {
         let syntax =
             |error: toml::de::Error| error_at(file, text, error.span(), None, error.message());
         let input = toml::Deserializer::parse(text).map_err(syntax)?;
-        let config: Self = serde_path_to_error::deserialize(input).map_err(|error| {
+        let mut config: Self = serde_path_to_error::deserialize(input).map_err(|error| {
             // A value that knows its place is wrapped in one field.
             let key = error
                 .path()
@@ -240,74 +248,150 @@ impl Config {
                 error.message(),
             )
         })?;
-        config.check(file, text)?;
+        config
+            .check()
+            .map_err(|wrong| error_at(file, text, wrong.place(text), wrong.key, &wrong.message))?;
+        config.backends.extend(config.backend.take());
         Ok(config)
     }
 
-    /// What no single value shows.
-    fn check(&self, file: &str, text: &str) -> Result<(), ConfigError> {
-        if self.listeners.is_empty() {
-            return Err(error_at(
-                file,
-                text,
-                None,
-                Some("listeners".into()),
-                "at least one [[listeners]] is needed",
-            ));
-        }
-        if self.backend.reconnect_min.get() > self.backend.reconnect_max.get() {
-            let message = format!(
-                "{} is more than reconnect_max, {}",
-                self.backend.reconnect_min, self.backend.reconnect_max
-            );
-            return Err(error_at(
-                file,
-                text,
-                None,
-                Some("backend.reconnect_min".into()),
-                &message,
-            ));
-        }
-        self.check_duplicates(file, text)
+    /// The nodes of ejabberd, one at least.
+    pub fn backends(&self) -> impl ExactSizeIterator<Item = &Backend> {
+        self.backends.iter().map(Spanned::get_ref)
     }
 
-    fn check_duplicates(&self, file: &str, text: &str) -> Result<(), ConfigError> {
-        let mut seen = HashMap::new();
-        for (at, listener) in self.listeners.iter().enumerate() {
-            let address = listener.listen.get_ref().0;
-            // Port 0 is another port each time.
-            if address.port() == 0 {
-                continue;
-            }
-            if let Some(first) = seen.insert(address, at) {
-                let message = format!("{address} is already the address of listeners[{first}]");
-                let key = format!("listeners[{at}].listen");
-                return Err(error_at(
-                    file,
-                    text,
-                    Some(listener.listen.span()),
-                    Some(key),
-                    &message,
-                ));
-            }
+    /// How many links are kept up to all backends.
+    pub fn all_links(&self) -> usize {
+        self.backends.len() * self.links.as_usize()
+    }
+
+    /// Which backend, from 0, link `number` goes to: links are numbered from
+    /// 1, first those of the first backend.
+    pub fn backend_at(&self, number: usize) -> usize {
+        (number.saturating_sub(1) / self.links.as_usize()).min(self.backends.len() - 1)
+    }
+
+    /// The backend of link `number`.
+    pub fn backend_of(&self, number: usize) -> &Backend {
+        self.backends[self.backend_at(number)].get_ref()
+    }
+
+    /// What no single value shows.
+    fn check(&self) -> Result<(), Wrong> {
+        if self.listeners.is_empty() {
+            let message = "at least one [[listeners]] is needed";
+            return Err(Wrong::somewhere("listeners", message));
         }
-        Ok(())
+        self.check_backends()?;
+        let addresses = self.listeners.iter().map(|listener| &listener.listen);
+        // Port 0 is another port each time.
+        let fixed = addresses.map(|address| (address.get_ref().0.port() != 0).then_some(address));
+        check_distinct(fixed, "listeners", "listen")
+    }
+
+    fn check_backends(&self) -> Result<(), Wrong> {
+        let message = match (&self.backend, self.backends.len()) {
+            (Some(_), 0) | (None, 1..=BACKENDS_MAX) => None,
+            (None, 0) => Some("[backend], or [[backends]] for each of several, is needed".into()),
+            (Some(_), _) => Some("either [backend] or [[backends]] may stand there".into()),
+            (None, many) => Some(format!("{many} backends are more than {BACKENDS_MAX}")),
+        };
+        if let Some(message) = message {
+            return Err(Wrong::somewhere("backend", message));
+        }
+        for (at, backend) in self.backends.iter().enumerate() {
+            let inside = |wrong: Wrong| wrong.inside(format!("backends[{at}]"), backend.span());
+            backend.get_ref().check().map_err(inside)?;
+        }
+        if let Some(backend) = &self.backend {
+            let inside = |wrong: Wrong| wrong.inside("backend".to_owned(), backend.span());
+            backend.get_ref().check().map_err(inside)?;
+        }
+        let addresses = self.backends.iter().map(|one| Some(&one.get_ref().address));
+        check_distinct(addresses, "backends", "address")
     }
 }
 
-/// The error whose place is the byte range `span` of `text`. Without one the
-/// place of the key's last part is looked for, and else it is the beginning.
+/// No two tables of an array may have the same value at one key.
+fn check_distinct<'a, T: Eq + Hash + fmt::Display + 'a>(
+    values: impl Iterator<Item = Option<&'a Spanned<T>>>,
+    array: &str,
+    key: &str,
+) -> Result<(), Wrong> {
+    let mut seen = HashMap::new();
+    for (at, value) in values.enumerate() {
+        let Some(value) = value else { continue };
+        if let Some(first) = seen.insert(value.get_ref(), at) {
+            let message = format!(
+                "{} is already the address of {array}[{first}]",
+                value.get_ref()
+            );
+            return Err(Wrong::at(
+                value.span(),
+                format!("{array}[{at}].{key}"),
+                message,
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// What is wrong with a configuration whose values are each well.
+#[derive(Debug)]
+pub struct Wrong {
+    /// Where the value is, in bytes, where that is known.
+    span: Option<Range<usize>>,
+    /// Where the table of the key begins.
+    table: usize,
+    key: Option<String>,
+    message: String,
+}
+
+impl Wrong {
+    /// `message` about the value of `key` that stands at `span`.
+    pub fn at(span: Range<usize>, key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            span: Some(span),
+            ..Self::somewhere(key, message)
+        }
+    }
+
+    /// `message` about `key`, which may be missing.
+    pub fn somewhere(key: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            span: None,
+            table: 0,
+            key: Some(key.into()),
+            message: message.into(),
+        }
+    }
+
+    /// It is in the table `name`, which stands at `span`.
+    pub fn inside(mut self, name: String, span: Range<usize>) -> Self {
+        self.table = span.start;
+        self.key = self.key.map(|key| format!("{name}.{key}"));
+        self
+    }
+
+    /// Where it is in `text`.
+    fn place(&self, text: &str) -> Option<Range<usize>> {
+        let looked_for = || {
+            let at = place_of(text.get(self.table..)?, self.key.as_deref()?)?;
+            Some(self.table + at..self.table + at)
+        };
+        self.span.clone().or_else(looked_for)
+    }
+}
+
+/// The error whose place is the byte range `span` of `text`, or the beginning.
 fn error_at(
     file: &str,
     text: &str,
-    span: Option<std::ops::Range<usize>>,
+    span: Option<Range<usize>>,
     key: Option<String>,
     message: &str,
 ) -> ConfigError {
-    let at = span
-        .map(|s| s.start)
-        .or_else(|| place_of(text, key.as_deref()?))
-        .unwrap_or(0);
+    let at = span.map_or(0, |s| s.start);
     let before = text.get(..at).unwrap_or(text);
     let line_start = before.rfind('\n').map_or(0, |n| n + 1);
     ConfigError::Text {
@@ -356,9 +440,12 @@ mod tests {
         assert_eq!(config.heartbeat.to_string(), "10s");
         assert_eq!(config.close_timeout.to_string(), "30s");
         assert_eq!(config.shutdown_timeout.to_string(), "5s");
-        assert_eq!(config.backend.connect_timeout.to_string(), "5s");
-        assert_eq!(config.backend.reconnect_min.to_string(), "100ms");
-        assert_eq!(config.backend.reconnect_max.to_string(), "10s");
+        assert_eq!(config.resume_timeout.as_u32(), 30);
+        assert_eq!(config.resume_buffer.get(), 16 * 1024 * 1024);
+        let backend = config.backend_of(1);
+        assert_eq!(backend.connect_timeout.to_string(), "5s");
+        assert_eq!(backend.reconnect_min.to_string(), "100ms");
+        assert_eq!(backend.reconnect_max.to_string(), "10s");
         assert_eq!(config.listeners[0].kind, Kind::Tcp);
         assert_eq!(config.listeners[0].backlog.get(), 1024);
         assert_eq!(config.log.level, Level::Info);
@@ -445,7 +532,11 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_named() {
-        assert_eq!(error("links = 1"), "ecm.toml:1:1: missing field `backend`");
+        let listener = "[[listeners]]\nlisten = \"127.0.0.1:0\"\nservice = \"a\"\n";
+        assert_eq!(
+            error(listener),
+            "ecm.toml:1:1: backend: [backend], or [[backends]] for each of several, is needed"
+        );
         assert_eq!(
             error("[backend]\naddress = \"127.0.0.1:6280\""),
             "ecm.toml:1:1: listeners: at least one [[listeners]] is needed"
@@ -457,6 +548,73 @@ mod tests {
         assert_eq!(
             error(&SMALLEST.replace("6280\"", "6280\"\nreconnect_min = \"20s\"")),
             "ecm.toml:3:1: backend.reconnect_min: 20s is more than reconnect_max, 10s"
+        );
+    }
+
+    fn two_backends(first: &str, second: &str) -> String {
+        format!(
+            "links = 3\n[[backends]]\naddress = \"one:6280\"\n{first}\n[[backends]]\naddress = \"two:6280\"\n{second}\n\
+             [[listeners]]\nlisten = \"127.0.0.1:0\"\nservice = \"a\"\n"
+        )
+    }
+
+    #[test]
+    fn links_are_numbered_backend_by_backend() {
+        let config = Config::parse("-", &two_backends("", "")).unwrap();
+        assert_eq!((config.backends().len(), config.all_links()), (2, 6));
+        let address = |number| config.backend_of(number).address().to_string();
+        assert_eq!(
+            (address(1), address(3)),
+            ("one:6280".into(), "one:6280".into())
+        );
+        assert_eq!(
+            (address(4), address(6)),
+            ("two:6280".into(), "two:6280".into())
+        );
+    }
+
+    #[test]
+    fn an_error_in_a_backend_names_the_backend() {
+        assert_eq!(
+            error(&two_backends(
+                "reconnect_min = \"1s\"",
+                "reconnect_min = \"20s\""
+            )),
+            "ecm.toml:7:1: backends[1].reconnect_min: 20s is more than reconnect_max, 10s"
+        );
+        assert_eq!(
+            error(&two_backends("", "").replace("two", "one")),
+            "ecm.toml:6:11: backends[1].address: one:6280 is already the address of backends[0]"
+        );
+        assert_eq!(
+            error(&format!("{SMALLEST}[[backends]]\naddress = \"unix:/x\"\n")),
+            "ecm.toml:1:1: backend: either [backend] or [[backends]] may stand there"
+        );
+        let many: String = (0..=BACKENDS_MAX)
+            .map(|n| format!("[[backends]]\naddress = \"host-{n}:1\"\n"))
+            .collect();
+        let listener = "[[listeners]]\nlisten = \"127.0.0.1:0\"\nservice = \"a\"\n";
+        assert_eq!(
+            error(&format!("{many}{listener}")),
+            "ecm.toml:1:1: backend: 65 backends are more than 64"
+        );
+    }
+
+    #[test]
+    fn a_resume_timeout_is_whole_seconds() {
+        let with = |line: &str| error(&format!("{line}\n{SMALLEST}"));
+        assert_eq!(
+            with("resume_timeout = \"1500ms\""),
+            "ecm.toml:1:18: resume_timeout: 1s 500ms is not a whole number of seconds"
+        );
+        assert_eq!(
+            with("resume_timeout = \"2h\""),
+            "ecm.toml:1:18: resume_timeout: 2h is not a duration from 0s to 1h"
+        );
+        let never = format!("resume_timeout = \"0s\"\n{SMALLEST}");
+        assert_eq!(
+            Config::parse("-", &never).unwrap().resume_timeout.as_u32(),
+            0
         );
     }
 }

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::app::App;
-use crate::config::Backend;
+use crate::backend::Backend;
 use crate::reader::LinkEnd;
 use crate::values::BackendAddress;
 
@@ -68,7 +68,7 @@ pub async fn connect(app: &App, backend: &Backend) -> Result<Connected, NotUp> {
         .with_interval(beat)
         .with_retries(KEEPALIVE_PROBES);
     let connected: io::Result<(Input, Output)> = async {
-        Ok(match &backend.address {
+        Ok(match backend.address() {
             BackendAddress::Tcp { host, port } => {
                 let stream = TcpStream::connect((host.as_str(), *port)).await?;
                 stream.set_nodelay(true)?;
@@ -86,7 +86,7 @@ pub async fn connect(app: &App, backend: &Backend) -> Result<Connected, NotUp> {
     match connected {
         Ok((input, output)) => Ok(Connected { input, output }),
         Err(error) => Err(NotUp::Connect {
-            address: backend.address.to_string(),
+            address: backend.address().to_string(),
             error,
         }),
     }

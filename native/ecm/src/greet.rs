@@ -33,7 +33,7 @@ pub struct Up {
 /// # Errors
 /// No link came up within `connect_timeout`.
 pub async fn dial(app: &App, number: usize) -> Result<Up, NotUp> {
-    let backend = &app.config.backend;
+    let backend = app.config.backend_of(number);
     let allowed = backend.connect_timeout.get();
     let mut connected = false;
     let dialled = timeout(allowed, async {
@@ -74,7 +74,7 @@ async fn shake_hands(
         max_content: reader.protocol().max_content_to_send(),
         max_connections: app.places.all() as usize,
     };
-    let address = &config.backend.address;
+    let address = config.backend_of(number).address();
     let sentence = format!(
         "link {number} up to {address} version={version}{}",
         named(reader.protocol())

@@ -33,7 +33,7 @@ pub fn raise_open_files() -> u64 {
 /// How many clients `open_files` has room for beside what `config` needs.
 pub fn clients_that_fit(config: &Config, open_files: u64) -> u64 {
     // A listener also holds the client that waits for a place.
-    let needed = FILES_RESERVE + config.links.get() + 2 * config.listeners.len() as u64;
+    let needed = FILES_RESERVE + config.all_links() as u64 + 2 * config.listeners.len() as u64;
     open_files.saturating_sub(needed).max(1)
 }
 

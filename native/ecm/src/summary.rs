@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::backend::Backend;
 use crate::config::Config;
 use crate::limits;
 
@@ -26,16 +27,14 @@ impl fmt::Display for Summary<'_> {
             "max_clients       {clients} here, where {open_files} files may be open"
         )?;
         writeln!(f, "heartbeat         {}", config.heartbeat)?;
+        writeln!(f, "resume_timeout    {}", config.resume_timeout)?;
+        let buffer = config.resume_buffer.get();
+        writeln!(f, "resume_buffer     {buffer} bytes")?;
         writeln!(f, "close_timeout     {}", config.close_timeout)?;
         writeln!(f, "shutdown_timeout  {}", config.shutdown_timeout)?;
-        let backend = &config.backend;
-        writeln!(f, "backend           {}", backend.address)?;
-        writeln!(f, "  connect_timeout {}", backend.connect_timeout)?;
-        writeln!(
-            f,
-            "  reconnect       {} to {}",
-            backend.reconnect_min, backend.reconnect_max
-        )?;
+        for backend in config.backends() {
+            write_backend(f, backend)?;
+        }
         for listener in &config.listeners {
             let address = listener.listen.get_ref().0;
             let (service, kind, backlog) =
@@ -47,4 +46,11 @@ impl fmt::Display for Summary<'_> {
         }
         Ok(())
     }
+}
+
+fn write_backend(f: &mut fmt::Formatter<'_>, backend: &Backend) -> fmt::Result {
+    writeln!(f, "backend           {}", backend.address())?;
+    writeln!(f, "  connect_timeout {}", backend.connect_timeout)?;
+    let (min, max) = (backend.reconnect_min, backend.reconnect_max);
+    writeln!(f, "  reconnect       {min} to {max}")
 }

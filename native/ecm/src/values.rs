@@ -99,6 +99,47 @@ impl<'de, const MIN: u64, const MAX: u64> Deserialize<'de> for Period<MIN, MAX> 
     }
 }
 
+/// A duration of whole seconds, of 0 to `MAX` milliseconds, as the protocol
+/// says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seconds<const MAX: u64>(Period<0, MAX>);
+
+impl<const MAX: u64> Seconds<MAX> {
+    /// A default of `SECONDS`: checked when it is compiled.
+    pub const fn of<const SECONDS: u64>() -> Self {
+        const { assert!(SECONDS * 1000 <= MAX && MAX / 1000 <= u32::MAX as u64) };
+        Self(Period(Duration::from_secs(SECONDS)))
+    }
+
+    /// The duration.
+    pub const fn get(self) -> Duration {
+        self.0.get()
+    }
+
+    /// The duration in seconds.
+    pub const fn as_u32(self) -> u32 {
+        self.get().as_secs() as u32
+    }
+}
+
+impl<const MAX: u64> fmt::Display for Seconds<MAX> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de, const MAX: u64> Deserialize<'de> for Seconds<MAX> {
+    fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
+        let period = Period::deserialize(input)?;
+        if period.get().subsec_nanos() != 0 {
+            return Err(de::Error::custom(format_args!(
+                "{period} is not a whole number of seconds"
+            )));
+        }
+        Ok(Self(period))
+    }
+}
+
 /// Reads a duration's text. It takes numbers too, only to say what they lack.
 struct DurationText;
 
@@ -162,8 +203,14 @@ impl<'de> Deserialize<'de> for Name {
 }
 
 /// Where clients are awaited: an IP address and a port (0: any free one).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ListenAddress(pub SocketAddr);
+
+impl fmt::Display for ListenAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 impl<'de> Deserialize<'de> for ListenAddress {
     fn deserialize<D: Deserializer<'de>>(input: D) -> Result<Self, D::Error> {
@@ -177,7 +224,7 @@ impl<'de> Deserialize<'de> for ListenAddress {
 }
 
 /// Where ejabberd listens for links.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum BackendAddress {
     /// `HOST:PORT`; the name is looked up at each dial.
     Tcp {
