@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use crate::budget::Budget;
 use crate::config::Config;
 use crate::keeper;
 use crate::limits::{self, Places};
@@ -29,7 +30,12 @@ pub struct App {
     pub links: Links,
     /// Room for clients.
     pub places: Places,
-    /// Cancelled when the program is to end.
+    /// What clients may make the program hold.
+    pub budget: Arc<Budget>,
+    /// Cancelled when the program begins to end: who is there may stay for a
+    /// while, nobody new comes.
+    pub draining: CancellationToken,
+    /// Cancelled when the program ends.
     pub stop: CancellationToken,
     /// `close_timeout`.
     pub close_timeout: Duration,
@@ -147,6 +153,8 @@ impl App {
         Self {
             links,
             places: Places::new(clients),
+            budget: Arc::new(Budget::new(config.max_buffered.get())),
+            draining: CancellationToken::new(),
             stop,
             close_timeout: config.close_timeout.get(),
             refusals: Seldom::every(REFUSALS),

@@ -36,6 +36,17 @@ const RESUME_BUFFER_MIN: u64 = megaphone_proto::limits::ACK_EVERY;
 /// The largest `resume_buffer`, in bytes: each link may take as much memory.
 const RESUME_BUFFER_MAX: u64 = 1024 * 1024 * 1024;
 
+/// The smallest `max_buffered`, in bytes: less would reset clients that only
+/// load a picture.
+const BUFFERED_MIN: u64 = 1024 * 1024;
+
+/// The largest `max_buffered`, in bytes: more than machines have.
+const BUFFERED_MAX: u64 = 1 << 40;
+
+/// `max_buffered` unless configured otherwise, in bytes: the
+/// windows of 65,536 clients that all stall at a time.
+const BUFFERED: u64 = 1024 * 1024 * 1024;
+
 /// How many nodes one ECM may have links to: no ejabberd cluster has as many.
 const BACKENDS_MAX: usize = 64;
 
@@ -73,6 +84,9 @@ pub struct Config {
     /// How many clients are held at a time; `None`: as many as open files
     /// allow.
     pub max_clients: Option<Number<1, 100_000_000>>,
+    /// What may be held for all clients together, in bytes.
+    #[serde(default = "Number::of::<BUFFERED>")]
+    pub max_buffered: Number<BUFFERED_MIN, BUFFERED_MAX>,
     /// How often the other end of a link is asked whether it lives.
     #[serde(default = "Period::millis::<10_000>")]
     pub heartbeat: Period<100, HOUR>,
@@ -437,6 +451,7 @@ mod tests {
         assert_eq!(config.connect_wait.to_string(), "2s");
         assert_eq!(config.max_waiting.get(), 1024);
         assert_eq!(config.max_clients, None);
+        assert_eq!(config.max_buffered.get(), 1024 * 1024 * 1024);
         assert_eq!(config.heartbeat.to_string(), "10s");
         assert_eq!(config.close_timeout.to_string(), "30s");
         assert_eq!(config.shutdown_timeout.to_string(), "5s");

@@ -10,6 +10,7 @@
 
 use std::fmt;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
@@ -137,6 +138,35 @@ impl Seldom {
     }
 }
 
+/// How often something happened that is logged once a second at most: a
+/// bound that was reached, as a rule.
+#[derive(Debug)]
+pub struct Hits {
+    count: AtomicU64,
+    seldom: Seldom,
+}
+
+impl Hits {
+    /// None yet.
+    pub const fn new() -> Self {
+        Self {
+            count: AtomicU64::new(0),
+            seldom: Seldom::every(Duration::from_secs(1)),
+        }
+    }
+
+    /// It happened again. Returns how often it did, when that may be logged.
+    pub fn hit(&self) -> Option<u64> {
+        let count = self.count.fetch_add(1, Relaxed) + 1;
+        self.seldom.may().then_some(count)
+    }
+
+    /// How often it happened.
+    pub fn count(&self) -> u64 {
+        self.count.load(Relaxed)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -158,6 +188,14 @@ mod tests {
         assert_eq!(plain(TracingLevel::WARN, "a\nb\x1bc"), "warn a?b?c\n");
         let line = plain(TracingLevel::ERROR, &"é".repeat(LINE_MAX));
         assert_eq!(line.len(), "error ".len() + LINE_MAX + 1);
+    }
+
+    #[test]
+    fn hits_are_all_counted_and_not_all_logged() {
+        let hits = Hits::new();
+        assert_eq!(hits.hit(), Some(1));
+        assert_eq!(hits.hit(), None);
+        assert_eq!(hits.count(), 2);
     }
 
     #[test]

@@ -13,6 +13,7 @@
 mod app;
 mod backend;
 mod backoff;
+mod budget;
 mod cli;
 mod client;
 mod config;

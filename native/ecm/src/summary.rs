@@ -26,6 +26,8 @@ impl fmt::Display for Summary<'_> {
             f,
             "max_clients       {clients} here, where {open_files} files may be open"
         )?;
+        let buffered = config.max_buffered.get();
+        writeln!(f, "max_buffered      {buffered} bytes")?;
         writeln!(f, "heartbeat         {}", config.heartbeat)?;
         writeln!(f, "resume_timeout    {}", config.resume_timeout)?;
         let buffer = config.resume_buffer.get();
