@@ -2,7 +2,7 @@
 %% test needs to log in and chat where the real clients cannot go.
 -module(e2e_bosh).
 
--export([login/3, listen/1, say/3, hear/1, jid/1]).
+-export([login/3, login/4, listen/1, say/3, hear/1, jid/1]).
 -export_type([session/0]).
 
 -type session() :: #{http := e2e_http:connection(), rid := pos_integer(), sid := binary(),
@@ -14,7 +14,10 @@
 %% Creates a session on localhost, logs in with SCRAM, binds a resource and says
 %% that it is there.
 -spec login(e2e_http:connection(), User :: binary(), Password :: binary()) -> session().
-login(Http, User, Password) ->
+login(Http, User, Password) -> login(Http, User, Password, <<"raw">>).
+
+-spec login(e2e_http:connection(), User :: binary(), Password :: binary(), Resource :: binary()) -> session().
+login(Http, User, Password, Resource) ->
     Start = #{http => Http, rid => rand:uniform(1 bsl 40), sid => <<>>, jid => <<>>, asked => false},
     {Created, Session0} = exchange(Start, " to='localhost' wait='30' hold='1' ver='1.11' "
                                    "xml:lang='en' content='text/xml; charset=utf-8' "
@@ -32,8 +35,8 @@ login(Http, User, Password) ->
     {_Features, Session4} =
         exchange(Session3, " xmpp:restart='true' to='localhost' xmlns:xmpp='urn:xmpp:xbosh'", ""),
     {Bound, Session5} =
-        exchange(Session4, "", "<iq xmlns='jabber:client' type='set' id='bind'>"
-                 "<bind xmlns='" ?BIND_NS "'><resource>raw</resource></bind></iq>"),
+        exchange(Session4, "", ["<iq xmlns='jabber:client' type='set' id='bind'><bind xmlns='" ?BIND_NS "'><resource>",
+                               Resource, "</resource></bind></iq>"]),
     {_, Session6} = exchange(Session5#{jid := content(Bound, "jid")}, "",
                              "<presence xmlns='jabber:client'/>"),
     Session6.

@@ -11,7 +11,9 @@
                      stock => ports(),                  % ejabberd's own listeners
                      edge => ports(),                   % megaphone's, with an ECM of its own in front
                      link => inet:port_number(),        % a link listener for anybody's ECM
-                     services => iodata()}.             % of megaphone's, instead of the usual three
+                     services => iodata(),              % of megaphone's, instead of the usual three
+                     listener => iodata(),              % more options of megaphone's listeners, 4 spaces in front
+                     top => iodata()}.                  % more at the top level
 
 %% Free ports, one for each service.
 -spec ports() -> ports().
@@ -31,7 +33,8 @@ yaml(Options) ->
      "    anonymous_protocol: sasl_anon\n"
      "    disable_sasl_mechanisms: [PLAIN, DIGEST-MD5, X-OAUTH2]\n"
      "acl: {admin: {user: [alice@localhost]}}\n"
-     "access_rules: {configure: {allow: admin}}\n"
+     "access_rules: {configure: {allow: admin}}\n",
+     maps:get(top, Options, ""),
      "listen:\n", listen(Options),
      "modules:\n"
      "  mod_blocking: {}\n" % Converse.js opens no chat without it
@@ -71,7 +74,7 @@ link_listener(#{link := Port} = Options) ->
 link_listener(_) -> [].
 
 megaphone(Options) ->
-    ["    module: megaphone\n"
+    ["    module: megaphone\n", maps:get(listener, Options, ""),
      "    services:\n",
      case Options of
          #{services := Services} -> Services;

@@ -10,7 +10,9 @@
 -type options() :: #{version := string(), dir := file:filename(), config := iodata(),
                      %% Erlang distribution, for a cluster: 127.0.0.N, and one port for all nodes.
                      node => {Name :: string(), inet:ip4_address(), inet:port_number()},
-                     env => [{string(), string()}]}.
+                     env => [{string(), string()}],
+                     %% What to call in the node before ejabberd starts.
+                     before => {module(), atom(), [term()]}}.
 
 -define(HOST, <<"localhost">>).
 -define(START_TIMEOUT, 60_000).
@@ -36,6 +38,10 @@ start(#{version := Version, dir := Dir, config := Config} = Options) ->
                                      wait_boot => ?START_TIMEOUT, peer_down => stop}),
     OsPid = list_to_integer(peer:call(Peer, os, getpid, [])),
     Node = #{peer => Peer, os_pid => OsPid, dir => Dir},
+    _ = case Options of
+            #{before := {Module, Function, Args}} -> peer:call(Peer, Module, Function, Args);
+            _ -> ok
+        end,
     case start_ejabberd(Peer) of
         ok ->
             [register_user(Node, User) || User <- ["alice", "bob"]],

@@ -28,7 +28,7 @@ login(Transport, User, Ports) -> login(Transport, User, Ports, []).
 -spec login(transport(), User :: binary() | anonymous, ports(), [gen_tcp:connect_option()]) -> user().
 login(bosh, User, #{http := Port}, Options) ->
     [First, Second] = [bosh_connection(Port, Options) || _ <- [first, second]],
-    try e2e_bosh:login(First, User, <<User/binary, "-pw">>) of
+    try e2e_bosh:login(First, User, <<User/binary, "-pw">>, resource(bosh)) of
         #{http := First1} = Session ->
             %% As browsers do: a request on one connection while the server holds the other's.
             #{transport => bosh, jid => e2e_bosh:jid(Session), session => Session,
@@ -43,7 +43,7 @@ login(Transport, User, Ports, Options) ->
     Stream2 = authenticate(Stream1, User),
     Stream3 = open(Stream2, Host),
     send(Stream3, ["<iq xmlns='jabber:client' type='set' id='bind'><bind xmlns='" ?BIND "'>",
-                   [["<resource>", atom_to_list(Transport), "</resource>"] || User =/= anonymous],
+                   [["<resource>", resource(Transport), "</resource>"] || User =/= anonymous],
                    "</bind></iq>"]),
     {[Jid], Stream4} = expect(Stream3, "<jid>([^<]*)</jid>.*?</iq>"),
     send(Stream4, "<presence xmlns='jabber:client'/>"),
@@ -177,6 +177,10 @@ authenticate(Stream, User) ->
     {[Success], Stream2} = expect(Stream1, "<success[^>]*>([^<]*)</success>"),
     true = e2e_scram:proves(base64:decode(Success), Signature),
     Stream2.
+
+%% A new one each time: a user who comes back is no conflict for the session that was lost.
+resource(Transport) ->
+    iolist_to_binary([atom_to_list(Transport), "-", integer_to_list(erlang:unique_integer([positive]))]).
 
 host(anonymous) -> "anon.localhost";
 host(_) -> "localhost".

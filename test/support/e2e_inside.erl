@@ -1,0 +1,46 @@
+%% Runs inside the ejabberd under test: what can be waited for or counted only there.
+-module(e2e_inside).
+
+-export([wait_down/2, count_opens/0, opens/0]).
+
+%% Waits for a process's end: its reason.
+-spec wait_down(pid(), timeout()) -> {ok, Reason :: term()} | {error, still_there}.
+wait_down(Pid, Timeout) ->
+    Ref = monitor(process, Pid),
+    receive
+        {'DOWN', Ref, process, Pid, Reason} -> {ok, Reason}
+    after Timeout ->
+        demonitor(Ref, [flush]),
+        {error, still_there}
+    end.
+
+%% From now on each connection that an edge opens here is noted with its time. A call of
+%% megaphone's is traced, so that nothing depends on what a log drops in a storm.
+-spec count_opens() -> ok.
+count_opens() ->
+    {module, _} = code:ensure_loaded(megaphone_service),
+    Caller = self(),
+    Pid = spawn(fun() ->
+                        true = register(?MODULE, self()),
+                        _ = erlang:trace(all, true, [call, monotonic_timestamp]),
+                        1 = erlang:trace_pattern({megaphone_service, offer, 2}, true, [local]),
+                        Caller ! {self(), ready},
+                        count([])
+                end),
+    receive {Pid, ready} -> ok end.
+
+count(Times) ->
+    receive
+        {trace_ts, _, call, {megaphone_service, offer, _}, Time} ->
+            count([erlang:convert_time_unit(Time, native, millisecond) | Times]);
+        {opens, From, Ref} ->
+            From ! {Ref, lists:reverse(Times)},
+            count(Times)
+    end.
+
+%% When each was opened, in milliseconds of the node's monotonic clock, in order.
+-spec opens() -> [integer()].
+opens() ->
+    Ref = make_ref(),
+    ?MODULE ! {opens, self(), Ref},
+    receive {Ref, Times} -> Times end.
