@@ -7,7 +7,7 @@
 
 -export([suite/0, all/0, groups/0, init_per_group/2, end_per_group/2]).
 -export([services_are_checked_by_their_modules/1, options_that_do_not_go_together/1,
-         own_options/1, ecm_section/1, next_listener_starts_afresh/1, unix_directory_is_made/1,
+         own_options/1, who_may_dial/1, reachable_needs_authentication/1, ecm_section/1, next_listener_starts_afresh/1, unix_directory_is_made/1,
          services_get_what_a_listener_gets/1, default_service/1]).
 %% Called in the node.
 -export([check_all/1, configured/2]).
@@ -18,7 +18,7 @@ all() -> [{group, ejabberd_23_01}, {group, ejabberd_24_12}].
 
 groups() ->
     Cases = [services_are_checked_by_their_modules, options_that_do_not_go_together,
-             own_options, ecm_section, next_listener_starts_afresh, unix_directory_is_made,
+             own_options, who_may_dial, reachable_needs_authentication, ecm_section, next_listener_starts_afresh, unix_directory_is_made,
              services_get_what_a_listener_gets, default_service],
     [{ejabberd_23_01, [], Cases}, {ejabberd_24_12, [], Cases}].
 
@@ -97,6 +97,18 @@ own_options(Config) ->
             {"version_1: 7", "version_1: Expected string, got integer instead"},
             {"idle_timeout: 0", "idle_timeout: Expected positive integer or 'infinity', got: 0"},
             {"idle_timeout: infinity", ok},
+            {"heartbeat: 1", ok},
+            {"heartbeat: 500 ms", "heartbeat: Timeout must not be shorter than one second"},
+            {"heartbeat: 2 h", "heartbeat: at most 3600 seconds"},
+            {"resume_timeout: 0", ok},
+            {"resume_timeout: 30 s", ok},
+            {"resume_timeout: 1500 ms", "resume_timeout: a whole number of seconds"},
+            {"resume_timeout: 3601", "resume_timeout: at most 3600 seconds"},
+            {"resume_buffer: 65535",
+             "resume_buffer: Expected integer from 65536 to 1073741824, got: 65535"},
+            {"max_buffered: 1048575",
+             "max_buffered: Expected integer from 1048576 to 1099511627776, got: 1048575"},
+            {"max_handshakes: 0", "max_handshakes: Expected integer from 1 to 65536, got: 0"},
             {"no_such: 1", "Unknown option: no_such"},
             {{raw, "- {port: 66666, module: megaphone}"}, "port: "},
             {{raw, ["- {port: \"unix:/", lists:duplicate(106, $a), "\", module: megaphone}"]}, ok},
@@ -104,6 +116,89 @@ own_options(Config) ->
              "port: the path of a Unix socket has at most 107 bytes"},
             {{raw, "- {port: \"unix:/proc/none/x\", module: megaphone}"},
              "port: cannot make the directory '/proc/none': no such file or directory"}]).
+
+who_may_dial(Config) ->
+    Dir = e2e_ejabberd:temporary(),
+    #{ca := Ca, server := Server} = e2e_certs:make(Dir),
+    Secret = fun(Name, Content, Mode) ->
+                     File = filename:join(Dir, Name),
+                     ok = file:write_file(File, Content),
+                     ok = file:change_mode(File, Mode),
+                     File
+             end,
+    Good = Secret("good", "sixteen bytes it\n", 8#600),
+    Open = Secret("open", "sixteen bytes it\n", 8#640),
+    Short = Secret("short", "fifteen bytes..\n", 8#400),
+    Long = Secret("long", lists:duplicate(1025, $x), 8#600),
+    expect(Config,
+           [{["secret_file: ", Good], ok},
+            {["secret_file: ", Open], ["secret_file: 'secret_file' ", Open, " can be read by others "
+                                       "(mode 0640): `chmod go= ", Open, "`"]},
+            {["secret_file: ", Short], "has 15 bytes, and at least 16 are needed: "
+                                       "`openssl rand -hex 32` makes a good one"},
+            {["secret_file: ", Long], "has more than 1024 bytes: is it the right file?"},
+            {["secret_file: ", Dir], " can be read by others"},
+            {"secret_file: /no/such",
+             "'secret_file' /no/such cannot be read: no such file or directory"},
+            {["link_tls: {certfile: ", Server, ", cafile: ", Ca, "}"], ok},
+            {["link_tls: {certfile: ", Server, ", verify: false}"], ok},
+            {["link_tls: {certfile: ", Server, "}"],
+             "link_tls: 'link_tls' verifies the ECM's certificate, and 'cafile' does not say"},
+            {["link_tls: {cafile: ", Ca, "}"], "link_tls: Missing required option: certfile"},
+            {["link_tls: {certfile: ", Ca, ", cafile: ", Ca, "}"],
+             ["'keyfile' ", Ca, " holds no private key in PEM"]},
+            {["link_tls: {certfile: ", Good, ", cafile: ", Ca, "}"],
+             ["'certfile' ", Good, " holds no certificate in PEM"]},
+            {["link_tls: {certfile: ", Server, ", cafile: /no/such}"],
+             "'cafile' /no/such cannot be read: no such file or directory"},
+            {"allowed_ips: 10.0.0.0/8", ok},
+            {"allowed_ips: [127.0.0.1, \"::1\", \"2001:db8::/32\"]", ok},
+            {"allowed_ips: []", "allowed_ips: Empty list is not allowed"},
+            {"allowed_ips: [10.0.0.0/33]",
+             "'10.0.0.0/33' is not an IP address or a network, such as \"10.0.0.1\" or"},
+            {"allowed_ips: [edge.example.net]", "'edge.example.net' is not an IP address"},
+            {{raw, ["- {port: \"unix:/tmp/x\", module: megaphone, secret_file: ", Good,
+                    ", ecm: {listeners: [{port: 1}]}}"]},
+             "ecm: 'secret_file' is of no use beside 'ecm'"},
+            {{raw, "- {port: \"unix:/tmp/x\", module: megaphone, allowed_ips: 127.0.0.1}"},
+             "allowed_ips: 'allowed_ips' is of no use on a Unix socket"}]),
+    ok = file:del_dir_r(Dir).
+
+%% Whichever place the listener has among others, and whichever its options among themselves.
+reachable_needs_authentication(Config) ->
+    Dir = e2e_ejabberd:temporary(),
+    #{ca := Ca, server := Server} = e2e_certs:make(Dir),
+    Secret = filename:join(Dir, "secret"),
+    ok = file:write_file(Secret, "sixteen bytes it"),
+    ok = file:change_mode(Secret, 8#600),
+    Verified = ["link_tls: {certfile: ", Server, ", cafile: ", Ca, "}"],
+    Refused = "megaphone listener 0.0.0.0:6280: other hosts can reach it, and it asks nobody who "
+              "they are: add 'secret_file', or 'link_tls' with 'cafile', or let it listen on this "
+              "machine only (ip \"127.0.0.1\")",
+    Here = "- {port: 6281, ip: \"127.0.0.1\", module: megaphone}\n",
+    Other = "- {port: 5222, module: ejabberd_c2s}\n",
+    Bare = "- {port: 6280, module: megaphone}\n",
+    expect(Config,
+           [{{raw, Bare}, Refused},
+            {{raw, [Other, Bare]}, Refused},
+            {{raw, [Bare, Other]}, Refused},
+            {{raw, [Here, Bare]}, Refused},
+            {{raw, [Bare, Here]}, Refused},
+            {{raw, "- {ip: \"::\", module: megaphone, port: 6280}"}, "listener [::]:6280: other"},
+            {{raw, "- {ip: 192.0.2.1, module: megaphone, port: 6280}"}, "listener 192.0.2.1:6280"},
+            {{raw, ["- {port: 6280, module: megaphone, allowed_ips: 10.0.0.1}"]}, Refused},
+            {{raw, ["- {port: 6280, module: megaphone, link_tls: {certfile: ", Server,
+                    ", verify: false}}"]}, Refused},
+            {{raw, ["- {port: 6280, module: megaphone, secret_file: ", Secret, "}"]}, ok},
+            {{raw, ["- {secret_file: ", Secret, ", port: 6280, module: megaphone}"]}, ok},
+            {{raw, ["- {port: 6280, module: megaphone, ", Verified, "}"]}, ok},
+            {{raw, ["- {port: 6280, ip: 127.1.2.3, module: megaphone}"]}, ok},
+            {{raw, ["- {port: 6280, ip: \"::1\", module: megaphone}"]}, ok},
+            %% What a refused reload has left is not the next one's.
+            {{raw, ["- {port: 6280, module: megaphone, secret_fil: ", Secret, "}"]},
+             "Unknown option: secret_fil. Did you mean secret_file?"},
+            {{raw, ["- {port: 6280, module: megaphone, secret_file: ", Secret, "}"]}, ok}]),
+    ok = file:del_dir_r(Dir).
 
 ecm_section(Config) ->
     expect(Config,
@@ -128,6 +223,12 @@ ecm_section(Config) ->
                      "ecm->connect_wait: at most 60 seconds"},
                     {"links: 65, listeners: [{port: 1}]",
                      "ecm->links: Expected integer from 1 to 64, got: 65"},
+                    {"resume_timeout: 0, open_rate: 500, drain_time: 5, max_buffered: 1048576, "
+                     "resume_buffer: 65536, listeners: [{port: 1}]", ok},
+                    {"open_rate: 0, listeners: [{port: 1}]",
+                     "ecm->open_rate: Expected integer from 1 to 1000000, got: 0"},
+                    {"resume_timeout: 100 ms, listeners: [{port: 1}]",
+                     "ecm->resume_timeout: Timeout must not be shorter than one second"},
                     {"command: /no/such, listeners: [{port: 1}]",
                      "ecm->command: Failed to read file '/no/such'"},
                     {"listen: 1, listeners: [{port: 1}]", "ecm: Unknown option: listen"}]]).
@@ -137,8 +238,9 @@ ecm(Text) -> {raw, ["- {port: \"unix:/tmp/x\", module: megaphone, ecm: {", Text,
 %% What was noted of one listener is forgotten at the next, and at the next reload.
 next_listener_starts_afresh(Config) ->
     Unix = "- {port: \"unix:/tmp/x\", module: megaphone, ecm: {listeners: [{port: 1}]}}\n",
-    Tcp = "- {port: 6280, module: megaphone, request_handlers: {/bosh: mod_bosh}}\n",
-    Services = "- {port: 6281, module: megaphone, services: {c2s: {module: ejabberd_c2s}}}\n",
+    Tcp = "- {port: 6280, ip: \"::1\", module: megaphone, request_handlers: {/bosh: mod_bosh}}\n",
+    Services = "- {port: 6281, ip: \"127.0.0.1\", module: megaphone, "
+               "services: {c2s: {module: ejabberd_c2s}}}\n",
     Texts = [[Tcp, Unix, Services], [Services, Unix, Tcp], [Unix, Services, Tcp]],
     ?assertEqual([ok, ok, ok], call(Config, check_all, [[unicode:characters_to_binary(T) || T <- Texts]])).
 
@@ -170,7 +272,8 @@ services_get_what_a_listener_gets(Config) ->
     #{services := Alone} = listener(Config, "request_handlers: {/bosh: mod_bosh}, tls: false"),
     ?assertEqual(#{<<"http">> => #{module => ejabberd_http, supervisor => true,
                                    send_timeout => 15000,
-                                   opts => [{request_handlers, [{[<<"bosh">>], mod_bosh}]}]}},
+                                   opts => [{ip, {127, 0, 0, 1}},
+                                            {request_handlers, [{[<<"bosh">>], mod_bosh}]}]}},
                  Alone).
 
 default_service(Config) ->
@@ -209,7 +312,8 @@ listener(Config, Text) ->
     Values.
 
 yaml({raw, Text}) -> unicode:characters_to_binary(Text);
-yaml(Text) -> unicode:characters_to_binary(["- {port: 6280, module: megaphone, ", Text, "}"]).
+yaml(Text) -> unicode:characters_to_binary(["- {port: 6280, ip: \"127.0.0.1\", module: megaphone, ",
+                                            Text, "}"]).
 
 call(Config, Function, Args) -> peer:call(?config(node, Config), ?MODULE, Function, Args).
 

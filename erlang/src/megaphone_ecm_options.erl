@@ -19,9 +19,14 @@ type() ->
           max_clients => econf:int(1, 100000000),
           max_waiting => econf:int(0, 1000000),
           workers => econf:int(1, 1024),
-          connect_wait => at_most(60),
-          heartbeat => at_most(3600),
-          close_timeout => at_most(3600),
+          max_buffered => megaphone_options:max_buffered(),
+          open_rate => econf:int(1, 1000000),
+          connect_wait => megaphone_options:at_most(60),
+          heartbeat => megaphone_options:at_most(3600),
+          close_timeout => megaphone_options:at_most(3600),
+          resume_timeout => megaphone_options:at_most_or_0(3600),
+          resume_buffer => megaphone_options:resume_buffer(),
+          drain_time => megaphone_options:at_most_or_0(3600),
           log_level => econf:enum([error, warn, info, debug]),
           listeners => econf:non_empty(econf:list(ecm_listener()))},
         [{required, [listeners]}, {return, map}, unique]),
@@ -69,11 +74,3 @@ bare("[" ++ Rest) ->
 bare(Ip4) ->
     false = lists:member($:, Ip4),              % IPv6 stands in brackets
     Ip4.
-
-%% A time in milliseconds, of one second to `Seconds'.
-at_most(Seconds) ->
-    econf:and_then(
-      econf:timeout(second),
-      fun(Ms) when Ms =< Seconds * 1000 -> Ms;
-         (_) -> megaphone_options:fail("at most ~b seconds", [Seconds])
-      end).

@@ -56,7 +56,13 @@ start(Address, Port, Name, Opts) ->
     case {megaphone_listener:prepare(), megaphone_options:listener(Opts, Port)} of
         {ok, {ok, Values}} ->
             log_without_default(Name, proplists:get_value(version_1, Opts, true), Values),
-            start_supervised(Address, config(Address, Port, Name, Values));
+            case megaphone_access:new(Address, Values) of
+                {ok, Access} ->
+                    Config = config(Address, Port, Name, Values),
+                    start_supervised(Address, Config#{access => Access});
+                {error, Error} ->
+                    {error, [megaphone_access:format_error(Error)]}
+            end;
         {ok, {error, Sentences}} ->
             {error, Sentences};
         {{error, Sentence}, _} ->
@@ -102,6 +108,7 @@ config(Address, Port, Name, #{services := Services} = Values) ->
                services => Services,
                accept_queue => maps:get(accept_queue, Values),
                acceptors => maps:get(acceptors, Values),
+               max_handshakes => maps:get(max_handshakes, Values),
                link => megaphone_options:link(Values)},
     case Values of
         #{ecm := #{} = Ecm} -> Config#{ecm => ecm(Ecm, Services, Port)};

@@ -9,6 +9,8 @@
 %% Links that dial at the same time and wait to be accepted.
 -define(LINK_BACKLOG, 128).
 -define(SERVICE, <<"default">>).
+-define(LINK_OPTIONS, [version_1, window, max_frame, max_connections, idle_timeout, heartbeat,
+                       resume_timeout, resume_buffer, max_buffered]).
 %% How long a look at an old socket file may take, in milliseconds.
 -define(PROBE_TIMEOUT, 1000).
 
@@ -46,7 +48,17 @@ remove_stale(Path) ->
 
 start(ListenSocket, Address, Options) ->
     {ok, Name} = inet:sockname(ListenSocket),
-    Config = config(Name, Address, Options),
+    case megaphone_access:new(Name, access(Options)) of
+        {ok, Access} ->
+            start(ListenSocket, config(Name, Access, Address, Options));
+        {error, Error} ->
+            ?LOG_ERROR("megaphone listener ~ts does not start: ~ts",
+                       [megaphone_address:format(Name), megaphone_access:format_error(Error)]),
+            gen_tcp:close(ListenSocket),
+            {error, Error}
+    end.
+
+start(ListenSocket, #{address := Name} = Config) ->
     case megaphone_listener:start(Name, Config#{listen => ListenSocket}) of
         {ok, #{tree := Tree}} ->
             {ok, Acceptor} = megaphone_listener_sup:child(Tree, link_acceptor),
@@ -59,29 +71,34 @@ start(ListenSocket, Address, Options) ->
             Error
     end.
 
-config(Name, Address, Options) ->
+%% Who may dial, as far as it is said.
+access(Options) ->
+    maps:from_list([{Key, checked(Key, Value)}
+                    || Key <- [secret, secret_file, tls, allowed_ips],
+                       Value <- [proplists:get_value(Key, Options)], Value =/= undefined]).
+
+config(Name, Access, Address, Options) ->
     Get = fun(Key, Default) -> checked(Key, proplists:get_value(Key, Options, Default)) end,
     Ours = fun(Key) -> Get(Key, megaphone_options:default(Key)) end,
     [Default | _] = Names = Get(services, [?SERVICE]),
     Config = #{owner => self(),
+               access => Access,
+               max_handshakes => Ours(max_handshakes),
                name => megaphone_address:format(Name),
                address => Name,
                %% One queue: who accepts does not choose among services.
                services => #{Default => #{socket_options => socket_options(Options)}},
                aliases => Names,
                accept_queue => Get(backlog, megaphone_options:default(accept_queue)),
-               link => #{default => Default,
-                         allow_v1 => Ours(version_1),
-                         window => Ours(window),
-                         max_frame => Ours(max_frame),
-                         max_connections => Ours(max_connections),
-                         idle_timeout => Ours(idle_timeout)}},
+               link => megaphone_options:link(
+                         maps:from_list([{default_service, Default}
+                                         | [{Key, Ours(Key)} || Key <- ?LINK_OPTIONS]]))},
     case Address of
         {local, Path} -> Config#{unlink => Path};
         _ -> Config
     end.
 
-%% A link proves nothing of its peer, so nobody elsewhere is let in who was not asked for.
+%% Nobody elsewhere is let in who was not asked for.
 family(Options) ->
     case [Option || Option <- Options,
                     lists:member(key(Option), [inet, inet6, ip, ifaddr])] of
@@ -97,13 +114,20 @@ checked(services, [_ | _] = Value) ->
     lists:all(fun is_binary/1, Value) orelse exit(badarg),
     Value;
 checked(idle_timeout, infinity) -> infinity;
+checked(resume_timeout, 0) -> 0;
+checked(heartbeat, Value) when Value < 1000 -> exit(badarg);
+checked(secret, Value) when is_binary(Value) -> Value;
+checked(secret_file, Value) when is_list(Value); is_binary(Value) -> Value;
+checked(Key, [_ | _] = Value) when Key =:= tls; Key =:= allowed_ips -> Value;
+checked(Key, _) when Key =:= secret; Key =:= secret_file; Key =:= tls; Key =:= allowed_ips ->
+    exit(badarg);
 checked(_, Value) when is_integer(Value), Value > 0 -> Value;
 checked(_, _) -> exit(badarg).
 
 %% The rest is the accepted sockets'.
 socket_options(Options) ->
-    Ours = [ip, ifaddr, inet, inet6, backlog, services, window, max_frame,
-            max_connections, version_1, idle_timeout, reuseaddr],
+    Ours = [ip, ifaddr, inet, inet6, backlog, services, reuseaddr,
+            secret, secret_file, tls, allowed_ips, max_handshakes | ?LINK_OPTIONS],
     [binary || not lists:member(list, Options)]
         ++ [Option || Option <- Options, Option =/= binary,
                       not lists:member(key(Option), Ours)].

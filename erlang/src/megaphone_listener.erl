@@ -33,6 +33,8 @@
           services := #{binary() => megaphone_acceptor:service()
                                   | #{socket_options => [gen_tcp:option()]}},
           aliases => [binary()],                % names that share the one service
+          access := megaphone_access:access(),
+          max_handshakes := pos_integer(),
           accept_queue := pos_integer(),
           acceptors => pos_integer(),
           link := map(),                        % of megaphone_receiver:start_link/2

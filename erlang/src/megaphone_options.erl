@@ -3,19 +3,21 @@
 %%
 %% ejabberd checks a listener's options one at a time, with the validator that
 %% {@link type/1} gives for each. What concerns two of them together is checked
-%% here in {@link conflicts/1}.
+%% in {@link megaphone_conflicts}.
 -module(megaphone_options).
 
 %% megaphone
 -export([defaults/0, type/1]).
 %% megaphone_ejabberd
--export([listener/2, link/1]).
+-export([listener/2]).
+%% megaphone_ejabberd, megaphone_listen
+-export([link/1]).
 %% megaphone_ecm_options
--export([name/0, window/0, max_frame/0, fail/2]).
+-export([name/0, window/0, max_frame/0, resume_buffer/0, max_buffered/0, at_most/1, at_most_or_0/1, fail/2]).
 %% megaphone_listen
 -export([default/1]).
-%% tests
--export([conflicts/1]).
+%% megaphone_conflicts
+-export([http_defaults/0]).
 
 -export_type([values/0]).
 
@@ -29,6 +31,12 @@
 -define(WINDOW_MAX, 16#7fffffff).
 %% A frame is one piece of work on both sides, as the ECM's own limit has it.
 -define(FRAME_MAX, 16 * 1024 * 1024).
+%% As the ECM takes them, in bytes: what may come between two acknowledgements, and 1 GiB; 1 MiB,
+%% as less would end connections that are only busy, and 1 TiB, more than machines have.
+-define(ACK_EVERY, 16#10000).
+-define(RESUME_BUFFER_MAX, 16#40000000).
+-define(BUFFERED_MIN, 16#100000).
+-define(BUFFERED_MAX, 16#10000000000).
 %% A service runs with this name where none is named.
 -define(HTTP, <<"http">>).
 
@@ -43,7 +51,7 @@
 %% `services'.
 -spec defaults() -> [{atom(), term()}].
 defaults() ->
-    forget_notes(),
+    megaphone_conflicts:judge_last(),
     own_defaults() ++ http_defaults().
 
 %% @doc The default of an option of ours, for who listens without ejabberd too.
@@ -61,8 +69,18 @@ own_defaults() ->
      {max_connections, 1000000},                % a link
      {accept_queue, 1024},                      % connections a service
      {acceptors, 4},                            % processes a service
+     {heartbeat, 10000},                        % ms
+     {resume_timeout, 30000},                   % ms, 0: never
+     {resume_buffer, 16#1000000},               % bytes a link
+     {max_buffered, 16#10000000},               % bytes a link
+     {secret_file, undefined},
+     {link_tls, undefined},
+     {allowed_ips, all},
+     {max_handshakes, 64},                      % dials at a time
      {ecm, undefined}].
 
+%% @doc Options that may stand on the listener where there are no `services'.
+-spec http_defaults() -> [{atom(), term()}].
 http_defaults() ->
     try ejabberd_http:listen_options()
     catch error:undef -> []                     % outside of ejabberd
@@ -72,7 +90,7 @@ http_defaults() ->
 %% @see econf
 -spec type(atom()) -> fun((term()) -> term()).
 type(Option) ->
-    econf:and_then(own_type(Option), fun(Value) -> note(Option, Value) end).
+    econf:and_then(own_type(Option), fun(Value) -> megaphone_conflicts:note(Option, Value) end).
 
 own_type(transport) ->
     econf:enum([tcp]);
@@ -97,6 +115,28 @@ own_type(accept_queue) ->
     econf:int(1, 1000000);
 own_type(acceptors) ->
     econf:int(1, 1024);
+own_type(heartbeat) ->
+    at_most(3600);
+own_type(resume_timeout) ->
+    at_most_or_0(3600);
+own_type(resume_buffer) ->
+    resume_buffer();
+own_type(max_buffered) ->
+    max_buffered();
+own_type(secret_file) ->
+    econf:and_then(econf:binary(), checked(fun megaphone_access:check_secret_file/1));
+own_type(link_tls) ->
+    econf:and_then(
+      econf:options(#{certfile => econf:binary(), keyfile => econf:binary(),
+                      cafile => econf:binary(), verify => econf:bool()},
+                    [{required, [certfile]}, {return, map}, unique]),
+      checked(fun megaphone_access:check_tls/1));
+own_type(allowed_ips) ->
+    econf:non_empty(
+      econf:list_or_single(
+        econf:and_then(econf:binary(), checked(fun megaphone_access:subnet/1))));
+own_type(max_handshakes) ->
+    econf:int(1, 65536);
 own_type(ecm) ->
     megaphone_ecm_options:type();
 own_type(Option) ->
@@ -116,6 +156,46 @@ window() ->
 -spec max_frame() -> fun((term()) -> pos_integer()).
 max_frame() ->
     econf:int(1024, ?FRAME_MAX).
+
+%% @doc Bytes that are kept of what the other end has not acknowledged.
+-spec resume_buffer() -> fun((term()) -> pos_integer()).
+resume_buffer() ->
+    econf:int(?ACK_EVERY, ?RESUME_BUFFER_MAX).
+
+%% @doc Bytes that are held for whoever does not read.
+-spec max_buffered() -> fun((term()) -> pos_integer()).
+max_buffered() ->
+    econf:int(?BUFFERED_MIN, ?BUFFERED_MAX).
+
+%% @doc A time in milliseconds, of one second to `Seconds'.
+-spec at_most(pos_integer()) -> fun((term()) -> pos_integer()).
+at_most(Seconds) ->
+    econf:and_then(
+      econf:timeout(second),
+      fun(Ms) when Ms =< Seconds * 1000 -> Ms;
+         (_) -> fail("at most ~b seconds", [Seconds])
+      end).
+
+%% @doc The same, or 0, in whole seconds: hellos know no other.
+-spec at_most_or_0(pos_integer()) -> fun((term()) -> non_neg_integer()).
+at_most_or_0(Seconds) ->
+    Time = econf:and_then(at_most(Seconds),
+                          fun(Ms) when Ms rem 1000 =:= 0 -> Ms;
+                             (_) -> fail("a whole number of seconds", [])
+                          end),
+    fun(0) -> 0;
+       (Given) -> Time(Given)
+    end.
+
+%% The value stays as it was given: what it stands for is read when the listener starts, and
+%% shall not be in ejabberd's configuration.
+checked(Check) ->
+    fun(Value) ->
+            case Check(Value) of
+                {error, Error} -> fail("~ts", [megaphone_access:format_error(Error)]);
+                _ -> Value
+            end
+    end.
 
 %% ejabberd falls back to its own types for common options like `tls'.
 module_type(Module, Option) ->
@@ -172,74 +252,6 @@ service_options(Module) ->
                           {disallowed, ?LISTENER_ONLY},
                           {return, map}, unique]).
 
-%%% What concerns several options
-
-%% The values seen since ejabberd began to check this listener, which it does
-%% with a call of listen_options/0. There is no other way to say at boot or at
-%% `reload_config', where a wrong configuration can still be refused, that two
-%% options do not go together.
--define(NOTES, megaphone_listener_options).
-
-note(Option, Value) ->
-    Notes = (case get(?NOTES) of undefined -> #{}; Map -> Map end)#{Option => Value},
-    put(?NOTES, Notes),
-    case conflicts(Notes) of
-        [] -> Value;
-        [Sentence | _] -> fail("~ts", [Sentence])
-    end.
-
-forget_notes() ->
-    _ = erase(?NOTES),
-    ok.
-
-%% @doc What is wrong with these options together, a sentence each. Options
-%% that are not there are not judged.
--spec conflicts(values()) -> [string()].
-conflicts(Values) ->
-    lists:append([Check(Values) || Check <- [fun ecm_without_unix/1,
-                                             fun proxy_on_unix/1,
-                                             fun http_beside_services/1,
-                                             fun unknown_default/1,
-                                             fun unknown_ecm_service/1]]).
-
-ecm_without_unix(#{ecm := #{}, port := Port}) when is_integer(Port) ->
-    [format("'ecm' needs a Unix socket that only the ECM can open: "
-            "'port' must be \"unix:PATH\", not ~b", [Port])];
-ecm_without_unix(_) ->
-    [].
-
-%% We accept links there ourselves, and a Unix client has no address to hide.
-proxy_on_unix(#{use_proxy_protocol := true, port := <<"unix:", _/binary>>}) ->
-    ["'use_proxy_protocol' is of no use on a Unix socket"];
-proxy_on_unix(_) ->
-    [].
-
-http_beside_services(#{services := Services} = Values) when Services =/= #{} ->
-    [format("'~ts' stands beside 'services': move it into the service it is meant for",
-            [Option])
-     || {Option, Default} <- http_defaults(),
-        maps:get(Option, Values, Default) =/= Default];
-http_beside_services(_) ->
-    [].
-
-unknown_default(#{services := Services, default_service := Name})
-  when is_binary(Name), not is_map_key(Name, Services), Services =/= #{} ->
-    [format("'default_service' is '~ts', and the services are ~ts",
-            [Name, names(Services)])];
-unknown_default(_) ->
-    [].
-
-unknown_ecm_service(#{services := Services, ecm := #{listeners := Listeners}})
-  when Services =/= #{} ->
-    [format("'ecm' has a listener for the service '~ts', and the services are ~ts",
-            [Name, names(Services)])
-     || #{service := Name} <- Listeners, not is_map_key(Name, Services)];
-unknown_ecm_service(_) ->
-    [].
-
-names(Services) ->
-    lists:join(", ", lists:sort(maps:keys(Services))).
-
 %%% From what ejabberd hands to tcp_init/2
 
 %% @doc The listener's configuration, from the options that differ from their
@@ -251,7 +263,7 @@ listener(Given, Port) ->
     {Ours, Others} = lists:partition(fun({Option, _}) -> is_map_key(Option, Own) end, Given),
     Values = maps:merge(Own, maps:from_list(Ours)),
     Services = services(Values, Others),
-    case conflicts(Values#{port => Port, services := Services}) of
+    case megaphone_conflicts:find(Values#{port => Port, services := Services}) of
         [] -> {ok, default_service(Values#{services := Services})};
         Sentences -> {error, Sentences}
     end.
@@ -260,7 +272,8 @@ listener(Given, Port) ->
 %% `megaphone_receiver''s configuration that options decide.
 -spec link(values()) -> map().
 link(#{default_service := Default, version_1 := Allow} = Values) ->
-    (maps:with([window, max_frame, max_connections, idle_timeout], Values))
+    (maps:with([window, max_frame, max_connections, idle_timeout, heartbeat, resume_timeout,
+                resume_buffer, max_buffered], Values))
         #{default => Default, allow_v1 => Allow}.
 
 services(#{services := None}, Http) when map_size(None) =:= 0 ->

@@ -17,8 +17,9 @@ ecm(#{listeners := Listeners} = Ecm, Path) ->
        [["\n[[listeners]]\n", listener(Listener)] || Listener <- Listeners]]).
 
 top(Ecm) ->
-    Numbers = maps:with([links, window, max_frame, max_clients, max_waiting, workers], Ecm),
-    Times = maps:with([connect_wait, heartbeat, close_timeout], Ecm),
+    Numbers = maps:with([links, window, max_frame, max_clients, max_waiting, workers,
+                         max_buffered, resume_buffer, open_rate], Ecm),
+    Times = maps:with([connect_wait, heartbeat, close_timeout, resume_timeout, drain_time], Ecm),
     maps:merge(Numbers#{name => maps:get(name, Ecm)},
                maps:map(fun(_, Ms) -> iolist_to_binary(io_lib:format("~bms", [Ms])) end,
                         Times)).
