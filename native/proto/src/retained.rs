@@ -9,6 +9,16 @@ use crate::error::LinkError;
 
 /// The bytes of one direction since the handshake, as far as the peer may lack them.
 ///
+/// ```text
+///   0         start              at              sent
+///   ├───────────┼─────────────────┼────────────────┤
+///    peer has it       kept, until acknowledged
+///                                  written on an earlier transport, not yet on this one
+/// ```
+///
+/// Winding back forgets nothing: a transport may break while it repeats, and a dial that was
+/// given up may come late, with a `received` that is no longer true.
+///
 /// A `Retained` that has forgotten something it might need cannot be resumed from, for good;
 /// it then only counts.
 #[derive(Debug)]
@@ -16,6 +26,7 @@ pub struct Retained {
     /// In the order written; the first begins at `start`.
     chunks: VecDeque<Bytes>,
     start: u64,
+    at: u64,
     sent: u64,
     max: usize,
     resumable: bool,
@@ -27,14 +38,19 @@ impl Retained {
         Retained {
             chunks: VecDeque::new(),
             start: 0,
+            at: 0,
             sent: 0,
             max,
             resumable: max > 0,
         }
     }
 
-    /// `bytes` are handed to the transport now, behind all that were before.
-    pub fn push(&mut self, bytes: Bytes) {
+    /// `bytes` are handed to the transport now, behind all that were before: what was wound back
+    /// once more, and then what is new.
+    pub fn push(&mut self, mut bytes: Bytes) {
+        let again = (self.sent - self.at).min(bytes.len() as u64);
+        self.at += bytes.len() as u64;
+        bytes.advance(again as usize);
         self.sent += bytes.len() as u64;
         if self.resumable && !bytes.is_empty() {
             self.chunks.push_back(bytes);
@@ -60,16 +76,23 @@ impl Retained {
         Ok(())
     }
 
-    /// The link goes on for a peer that has `received` bytes: what is to be written again, in this
-    /// order, and will be pushed again as it is. `None`: it cannot, for what the peer lacks is
+    /// Could the link go on for a peer that has `received` bytes? No, when what the peer lacks is
     /// not here any more, or the peer is mistaken.
+    pub fn may_rewind(&self, received: u64) -> bool {
+        self.resumable && (self.start..=self.sent).contains(&received)
+    }
+
+    /// The link goes on, on another transport, for a peer that has `received` bytes: what is to be
+    /// written again before anything new, in this order, and pushed again as it is. It takes the
+    /// place of what an earlier call gave and was not written yet. `None`: not
+    /// [`Retained::may_rewind`].
     pub fn rewind(&mut self, received: u64) -> Option<VecDeque<Bytes>> {
-        if !self.resumable || received < self.start || received > self.sent {
+        if !self.may_rewind(received) {
             return None;
         }
         self.forget_to(received);
-        self.sent = received;
-        Some(std::mem::take(&mut self.chunks))
+        self.at = received;
+        Some(self.chunks.clone())
     }
 
     /// Whether the link could be resumed, as far as this direction is concerned.
@@ -141,10 +164,37 @@ mod tests {
             let mut retained = filled(8);
             let expected = &"abcdefgh"[received as usize..];
             assert_eq!(again(&mut retained, received).unwrap(), expected);
-            assert_eq!((retained.sent(), retained.bytes()), (received, 0));
             retained.push(Bytes::from(expected));
-            assert_eq!(retained.sent(), 8);
+            assert_eq!((retained.sent(), retained.bytes()), (8, expected.len()));
         }
+    }
+
+    /// The transport breaks after any byte of what is repeated, and the peer has any of them.
+    #[test]
+    fn a_repetition_may_break_off_and_be_repeated() {
+        for written in 0..=10 {
+            for received in 3..=8.max(written) {
+                let mut retained = filled(10);
+                assert_eq!(again(&mut retained, 3).unwrap(), "defgh");
+                // A piece may reach from what is repeated into what is new.
+                retained.push(Bytes::from(&"abcdefghij"[3..3.max(written)]));
+                let sent = 8.max(written);
+                assert_eq!(retained.sent(), sent as u64);
+                let expected = &"abcdefghij"[received..sent];
+                assert_eq!(again(&mut retained, received as u64).unwrap(), expected);
+            }
+        }
+    }
+
+    /// A dial that was given up comes late: what it says was true once.
+    #[test]
+    fn an_old_dial_costs_nothing() {
+        let mut retained = filled(8);
+        assert_eq!(again(&mut retained, 1).unwrap(), "bcdefgh");
+        assert_eq!(again(&mut retained, 5).unwrap(), "fgh");
+        assert!(!retained.may_rewind(4) && retained.rewind(4).is_none());
+        assert_eq!(again(&mut retained, 8).unwrap(), "");
+        retained.acknowledge(8).unwrap();
     }
 
     #[test]
@@ -174,7 +224,7 @@ mod tests {
             error.to_string(),
             "ack of 9 bytes, of which only 8 were sent"
         );
-        assert!(retained.rewind(9).is_none());
+        assert!(!retained.may_rewind(9) && retained.rewind(9).is_none());
         assert!(Retained::new(0).acknowledge(1).is_err());
     }
 
