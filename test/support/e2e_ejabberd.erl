@@ -3,7 +3,7 @@
 %% input, so it ends with the test run, whatever becomes of that.
 -module(e2e_ejabberd).
 
--export([temporary/0, start/1, stop/1, kill/1, call/4, mark_log/1, wait_log/3, wait_log/4, grep_log/2, keep_log/2]).
+-export([temporary/0, start/1, stop/1, kill/1, alive/1, call/4, mark_log/1, wait_log/3, wait_log/4, grep_log/2, keep_log/2]).
 -export_type([ejabberd/0]).
 
 -type ejabberd() :: #{peer := pid(), os_pid := non_neg_integer(), dir := file:filename()}.
@@ -65,6 +65,9 @@ stop(#{peer := Peer, os_pid := OsPid}) ->
 %% kill -9.
 -spec kill(ejabberd()) -> ok.
 kill(#{os_pid := OsPid}) -> e2e_process:kill_os_pid(OsPid).
+
+-spec alive(ejabberd()) -> boolean().
+alive(#{os_pid := OsPid}) -> e2e_process:alive(OsPid).
 
 -spec call(ejabberd(), module(), atom(), [term()]) -> term().
 call(#{peer := Peer}, Module, Function, Args) ->

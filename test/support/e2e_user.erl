@@ -2,7 +2,7 @@
 %% needs: says, hears, and tells how the server ended the connection.
 -module(e2e_user).
 
--export([login/3, login/4, jid/1, say/3, hear/1, hear/2, chat/3, ending/2, close/1]).
+-export([login/3, login/4, jid/1, say/3, hear/1, hear/2, listen/1, chat/3, ending/2, close/1]).
 -export_type([user/0, transport/0, ports/0, ending/0]).
 
 -type transport() :: bosh | websocket | c2s.
@@ -27,12 +27,11 @@ login(Transport, User, Ports) -> login(Transport, User, Ports, []).
 %% Raises `{login, Reason}` where the connection is refused or ends on the way.
 -spec login(transport(), User :: binary() | anonymous, ports(), [gen_tcp:connect_option()]) -> user().
 login(bosh, User, #{http := Port}, Options) ->
-    [First, Second] = [bosh_connection(Port, Options) || _ <- [first, second]],
-    try e2e_bosh:login(First, User, <<User/binary, "-pw">>, resource(bosh)) of
-        #{http := First1} = Session ->
-            %% As browsers do: a request on one connection while the server holds the other's.
-            #{transport => bosh, jid => e2e_bosh:jid(Session), session => Session,
-              asked => [], free => [First1, Second], text => <<>>}
+    Connect = fun() -> bosh_connection(Port, Options) end,
+    try e2e_bosh:login(Connect(), User, <<User/binary, "-pw">>, resource(bosh)) of
+        #{http := Http} = Session ->
+            #{transport => bosh, jid => e2e_bosh:jid(Session), session => Session, connect => Connect,
+              asked => [], free => [Http], text => <<>>}
     catch
         throw:{ended, Reason} -> error({login, Reason})
     end;
@@ -69,6 +68,12 @@ hear(User, Timeout) ->
     {[Text], Next} = expect(User, "<message.*?<body>([^<]*)</body>.*?</message>", Timeout),
     {Text, Next}.
 
+%% A BOSH user is told only what it asks for: leaves a request with the server, as browsers do
+%% at all times. The others listen anyway.
+-spec listen(user()) -> user().
+listen(#{transport := bosh, asked := []} = User) -> ask(User, fun e2e_bosh:listen/1);
+listen(User) -> User.
+
 %% The first says something to the second, who answers; both hear what was said.
 -spec chat(user(), user(), Text :: binary()) -> {user(), user()}.
 chat(A, B, Text) ->
@@ -97,7 +102,8 @@ close(#{transport := c2s, socket := Socket}) -> close_socket(Socket).
 
 bosh_connection(Port, Options) ->
     case gen_tcp:connect({127, 0, 0, 1}, Port, [binary, {active, false}, {show_econnreset, true} | Options], ?TIMEOUT) of
-        {ok, Socket} -> (e2e_http:on(Socket))#{recv := fun() -> bosh_recv(Socket, ?BOSH_TIMEOUT) end,
+        {ok, Socket} -> (e2e_http:on(Socket))#{send := fun(Bytes) -> bosh_send(Socket, Bytes) end,
+                                               recv := fun() -> bosh_recv(Socket, ?BOSH_TIMEOUT) end,
                                                socket => Socket};
         {error, Reason} -> error({login, Reason})
     end.
@@ -108,6 +114,15 @@ bosh_recv(Socket, Timeout) ->
         {error, Reason} -> throw({ended, Reason})
     end.
 
+bosh_send(Socket, Bytes) ->
+    case gen_tcp:send(Socket, Bytes) of
+        ok -> ok;
+        {error, Reason} -> throw({ended, Reason})
+    end.
+
+%% As browsers do: a request goes on a second connection while the server holds the first.
+ask(#{free := [], asked := [_], connect := Connect} = User, Request) ->
+    ask(User#{free := [Connect()]}, Request);
 ask(#{free := []} = User, Request) ->
     {ok, Next} = bosh_answer(User, ?BOSH_TIMEOUT),
     ask(Next, Request);
@@ -205,7 +220,11 @@ expect(#{text := Text} = Stream, Pattern, Timeout) ->
     end.
 
 recv(#{transport := bosh, asked := []} = User, Timeout) ->
-    recv(ask(User, fun e2e_bosh:listen/1), Timeout);
+    try listen(User) of
+        Listening -> recv(Listening, Timeout)
+    catch
+        throw:{ended, Reason} -> {error, Reason}
+    end;
 recv(#{transport := bosh} = User, Timeout) ->
     bosh_answer(User, Timeout);
 recv(#{transport := websocket, socket := Socket, text := Text} = Stream, Timeout) ->
