@@ -1,9 +1,12 @@
 //! One ejabberd node: where it is, and how it is dialled.
 
+use std::path::PathBuf;
+
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::config::{HOUR, Wrong};
+use crate::credentials::Credentials;
 use crate::values::{BackendAddress, Period};
 
 /// Where one ejabberd node is, and how it is dialled.
@@ -21,6 +24,25 @@ pub struct Backend {
     /// The longest pause before a link is dialled again.
     #[serde(default = "Period::millis::<10_000>")]
     pub reconnect_max: Period<1, HOUR>,
+    /// Where the secret is that is shared with it.
+    pub secret_file: Option<PathBuf>,
+    /// How its links are protected, where they are.
+    pub tls: Option<Tls>,
+}
+
+/// How the links to a node are protected.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Tls {
+    /// The authorities that its certificate may come from.
+    pub ca_file: PathBuf,
+    /// Our own certificate, where it wants to see one.
+    pub cert_file: Option<PathBuf>,
+    /// The key of our own certificate.
+    pub key_file: Option<PathBuf>,
+    /// The name that must stand in its certificate; `None`: that of its
+    /// address.
+    pub server_name: Option<String>,
 }
 
 impl Backend {
@@ -29,7 +51,7 @@ impl Backend {
         self.address.get_ref()
     }
 
-    /// What no single value shows.
+    /// What no single value shows, and what is in the files.
     pub fn check(&self) -> Result<(), Wrong> {
         if self.reconnect_min.get() > self.reconnect_max.get() {
             let message = format!(
@@ -38,6 +60,11 @@ impl Backend {
             );
             return Err(Wrong::somewhere("reconnect_min", message));
         }
+        if self.tls.is_some() && matches!(self.address(), BackendAddress::Unix(_)) {
+            let message = "a Unix socket has no TLS: its permissions say who may dial";
+            return Err(Wrong::somewhere("tls", message));
+        }
+        Credentials::read(self).map_err(|(key, why)| Wrong::somewhere(key, why.to_string()))?;
         Ok(())
     }
 }

@@ -297,10 +297,24 @@ impl Config {
             return Err(Wrong::somewhere("listeners", message));
         }
         self.check_backends()?;
+        self.check_version_1()?;
         let addresses = self.listeners.iter().map(|listener| &listener.listen);
         // Port 0 is another port each time.
         let fixed = addresses.map(|address| (address.get_ref().0.port() != 0).then_some(address));
         check_distinct(fixed, "listeners", "listen")
+    }
+
+    /// Version 1 has no message to prove anything with.
+    fn check_version_1(&self) -> Result<(), Wrong> {
+        let backends = self.backend.iter().chain(&self.backends);
+        let mut secret_files = backends.filter_map(|one| one.get_ref().secret_file.as_ref());
+        match (self.protocol.get(), secret_files.next()) {
+            (1, Some(_)) => {
+                let message = "version 1 of the protocol has no way to prove a secret";
+                Err(Wrong::somewhere("secret_file", message))
+            }
+            _ => Ok(()),
+        }
     }
 
     fn check_backends(&self) -> Result<(), Wrong> {
@@ -393,7 +407,8 @@ impl Wrong {
             let at = place_of(text.get(self.table..)?, self.key.as_deref()?)?;
             Some(self.table + at..self.table + at)
         };
-        self.span.clone().or_else(looked_for)
+        let table = Some(self.table..self.table);
+        self.span.clone().or_else(looked_for).or(table)
     }
 }
 
@@ -630,6 +645,42 @@ mod tests {
         assert_eq!(
             Config::parse("-", &never).unwrap().resume_timeout.as_u32(),
             0
+        );
+    }
+
+    #[test]
+    fn what_proves_nothing_is_refused() {
+        let with = |lines: &str| {
+            error(&SMALLEST.replace("[[listeners]]", &format!("{lines}\n[[listeners]]")))
+        };
+        assert_eq!(
+            with("secret_file = \"/does/not/exist\""),
+            "ecm.toml:3:1: backend.secret_file: /does/not/exist: No such file or directory (os error 2)"
+        );
+        assert_eq!(
+            with("[backend.tls]\nca_file = \"/does/not/exist\""),
+            "ecm.toml:4:1: backend.tls.ca_file: /does/not/exist: No such file or directory (os error 2)"
+        );
+        assert_eq!(
+            with("[backend.tls]\nverify = false"),
+            "ecm.toml:4:1: backend.tls.verify: unknown field `verify`, expected one of `ca_file`, `cert_file`, `key_file`, `server_name`"
+        );
+        let on_unix = SMALLEST.replace(
+            "127.0.0.1:6280\"",
+            "unix:/x\"\n[backend.tls]\nca_file = \"/x\"",
+        );
+        assert_eq!(
+            error(&on_unix),
+            "ecm.toml:1:1: backend.tls: a Unix socket has no TLS: its permissions say who may dial"
+        );
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "0123456789abcdef").unwrap();
+        let secret = format!("secret_file = \"{}\"", file.path().display());
+        let version_1 = format!("protocol = 1\n{SMALLEST}")
+            .replace("[[listeners]]", &format!("{secret}\n[[listeners]]"));
+        assert_eq!(
+            error(&version_1),
+            "ecm.toml:4:1: secret_file: version 1 of the protocol has no way to prove a secret"
         );
     }
 }

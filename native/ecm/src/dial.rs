@@ -3,13 +3,16 @@
 use std::io;
 use std::time::Duration;
 
+use megaphone_proto::auth::Secret;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::app::App;
 use crate::backend::Backend;
+use crate::credentials::{Credentials, NoCredentials};
 use crate::reader::LinkEnd;
+use crate::tls::{self, Explained};
 use crate::values::BackendAddress;
 
 /// The kernel counts keepalive in whole seconds, see tcp(7).
@@ -24,12 +27,14 @@ pub type Input = Box<dyn AsyncRead + Send + Unpin>;
 /// The sending side of a link's stream.
 pub type Output = Box<dyn AsyncWrite + Send + Unpin>;
 
-/// A stream to ejabberd of which nothing was said on yet.
+/// A stream to ejabberd that nothing was said on yet.
 pub struct Connected {
     /// What comes from ejabberd.
     pub input: Input,
-    /// What goes to it.
+    /// What goes to it. It must be flushed: TLS keeps bytes back until then.
     pub output: Output,
+    /// What both ends must prove to know, where there is something.
+    pub secret: Option<Secret>,
 }
 
 /// Why there is no link. Each is the end of the sentence
@@ -44,6 +49,20 @@ pub enum NotUp {
         /// What the system said.
         error: io::Error,
     },
+    /// The files that are needed for it.
+    #[error("{0}")]
+    Credentials(#[from] NoCredentials),
+    /// They could not be read at all.
+    #[error("no thread can be had to read files: {0}")]
+    Files(#[from] tokio::task::JoinError),
+    /// The peer and we do not agree on TLS.
+    #[error("TLS with {address} failed: {error}")]
+    Tls {
+        /// The peer's address, as it is configured.
+        address: String,
+        /// Why.
+        error: io::Error,
+    },
     /// Who answered is no ejabberd of ours, or went away.
     #[error("the handshake failed: {0}")]
     Handshake(#[from] LinkEnd),
@@ -55,11 +74,57 @@ pub enum NotUp {
     Random(#[from] getrandom::Error),
 }
 
-/// Connects to `backend`.
+/// Connects to `backend`, and speaks TLS where that is configured.
 ///
 /// # Errors
-/// Nobody answers there. It does not look at `connect_timeout`.
+/// Nobody answers there, or it is not who it should be. It does not look at
+/// `connect_timeout`.
 pub async fn connect(app: &App, backend: &Backend) -> Result<Connected, NotUp> {
+    let Credentials { secret, tls } = read_credentials(backend.clone()).await?;
+    let address = backend.address();
+    let connected = match address {
+        BackendAddress::Tcp { host, port } => connect_tcp(app, host, *port).await.map(Either::Tcp),
+        BackendAddress::Unix(path) => UnixStream::connect(path).await.map(Either::Unix),
+    };
+    let stream = connected.map_err(|error| NotUp::Connect {
+        address: address.to_string(),
+        error,
+    })?;
+    let (input, output): (Input, Output) = match (stream, tls) {
+        (Either::Tcp(stream), Some(terms)) => {
+            let shaken = tls::shake_hands(stream, &terms).await;
+            let stream = shaken.map_err(|error| NotUp::Tls {
+                address: address.to_string(),
+                error,
+            })?;
+            let (input, output) = tokio::io::split(stream);
+            (Box::new(Explained(input)), Box::new(output))
+        }
+        (Either::Tcp(stream), None) => {
+            let (input, output) = stream.into_split();
+            (Box::new(input), Box::new(output))
+        }
+        // There is no TLS on these, see `Backend::check`.
+        (Either::Unix(stream), _) => {
+            let (input, output) = stream.into_split();
+            (Box::new(input), Box::new(output))
+        }
+    };
+    Ok(Connected {
+        input,
+        output,
+        secret,
+    })
+}
+
+enum Either {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+async fn connect_tcp(app: &App, host: &str, port: u16) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
     // For the kernel to find out that the machine at the other end is gone,
     // which a silent version 1 link has no other way to.
     let beat = app.config.heartbeat.get().max(KEEPALIVE_MIN);
@@ -67,27 +132,12 @@ pub async fn connect(app: &App, backend: &Backend) -> Result<Connected, NotUp> {
         .with_time(beat)
         .with_interval(beat)
         .with_retries(KEEPALIVE_PROBES);
-    let connected: io::Result<(Input, Output)> = async {
-        Ok(match backend.address() {
-            BackendAddress::Tcp { host, port } => {
-                let stream = TcpStream::connect((host.as_str(), *port)).await?;
-                stream.set_nodelay(true)?;
-                SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-                let (input, output) = stream.into_split();
-                (Box::new(input) as Input, Box::new(output) as Output)
-            }
-            BackendAddress::Unix(path) => {
-                let (input, output) = UnixStream::connect(path).await?.into_split();
-                (Box::new(input) as Input, Box::new(output) as Output)
-            }
-        })
-    }
-    .await;
-    match connected {
-        Ok((input, output)) => Ok(Connected { input, output }),
-        Err(error) => Err(NotUp::Connect {
-            address: backend.address().to_string(),
-            error,
-        }),
-    }
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
+}
+
+/// Reads files, which may take a while, where that holds nobody up.
+async fn read_credentials(backend: Backend) -> Result<Credentials, NotUp> {
+    let read = tokio::task::spawn_blocking(move || Credentials::read(&backend));
+    Ok(read.await?.map_err(|(_, why)| why)?)
 }

@@ -53,7 +53,7 @@ pub async fn dial(app: &App, number: usize) -> Result<Up, NotUp> {
 async fn shake_hands(
     app: &App,
     number: usize,
-    Connected { input, mut output }: Connected,
+    Connected { input, mut output, .. }: Connected,
 ) -> Result<Up, NotUp> {
     let config = &app.config;
     let mut protocol = LinkConfig::new(Role::Edge, config.name.as_str(), nonce()?);

@@ -18,6 +18,7 @@ mod cli;
 mod client;
 mod config;
 mod connection;
+mod credentials;
 mod dial;
 mod farewell;
 mod greet;
@@ -33,6 +34,7 @@ mod port;
 mod reader;
 mod summary;
 mod sync;
+mod tls;
 mod values;
 mod welcome;
 

@@ -54,5 +54,20 @@ fn write_backend(f: &mut fmt::Formatter<'_>, backend: &Backend) -> fmt::Result {
     writeln!(f, "backend           {}", backend.address())?;
     writeln!(f, "  connect_timeout {}", backend.connect_timeout)?;
     let (min, max) = (backend.reconnect_min, backend.reconnect_max);
-    writeln!(f, "  reconnect       {min} to {max}")
+    writeln!(f, "  reconnect       {min} to {max}")?;
+    if backend.secret_file.is_some() {
+        writeln!(f, "  secret          one is set")?;
+    }
+    if let Some(tls) = &backend.tls {
+        let own = match tls.cert_file {
+            Some(_) => "shown",
+            None => "none",
+        };
+        let ca_file = tls.ca_file.display();
+        writeln!(
+            f,
+            "  tls             ca_file={ca_file} own_certificate={own}"
+        )?;
+    }
+    Ok(())
 }
