@@ -135,6 +135,12 @@ fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
 }
 
 impl App {
+    /// How long connections may go on when the program begins to end: whole
+    /// seconds, rounded up.
+    pub fn drain_seconds(&self) -> u32 {
+        self.config.shutdown_timeout.get().as_secs_f64().ceil() as u32
+    }
+
     fn new(config: Config) -> Self {
         let open_files = limits::raise_open_files();
         let clients = limits::max_clients(&config, open_files);

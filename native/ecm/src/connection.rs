@@ -8,7 +8,10 @@
 //!
 //! The link's reader never waits here: it puts bytes down and wakes the
 //! task. What it can put down is bounded by the connection's window; in
-//! version 1, which has none, by the reader itself (see `reader.rs`).
+//! version 1, which has none, by the reader itself (see `reader.rs`). What
+//! all connections hold together is bounded by the [`Budget`].
+//!
+//! [`Budget`]: crate::budget::Budget
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -37,6 +40,15 @@ impl Ending {
             Self::Close(reason) | Self::Reset(reason) => reason,
         }
     }
+}
+
+/// Why content was not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotTaken {
+    /// It should not have been sent.
+    Wrong(ConnError),
+    /// All clients together hold as much as they may.
+    NoRoom,
 }
 
 /// What there is to do towards the client.
@@ -71,7 +83,7 @@ struct Shared {
     /// Bytes that the client's task has not fetched.
     queue: Vec<u8>,
     /// Bytes delivered and not yet written to the client: the queue and what
-    /// the task holds.
+    /// the task holds. They are taken from the budget.
     unwritten: usize,
     /// Where the last content sent went.
     last: Batch,
@@ -120,22 +132,25 @@ impl Connection {
 
 /// For the link's reader.
 impl Connection {
-    /// Takes content for the client. Returns how much is not yet written.
+    /// Takes content for the client.
     ///
     /// # Errors
-    /// As [`Conn::receive`].
-    pub fn deliver(&self, content: &[u8]) -> Result<usize, ConnError> {
+    /// As [`Conn::receive`], or there is no room for it.
+    pub fn deliver(&self, content: &[u8]) -> Result<(), NotTaken> {
         let mut shared = self.shared();
         shared
             .conn
-            .receive(u32::try_from(content.len()).unwrap_or(u32::MAX))?;
+            .receive(u32::try_from(content.len()).unwrap_or(u32::MAX))
+            .map_err(NotTaken::Wrong)?;
+        if !self.link.budget().take(content.len()) {
+            return Err(NotTaken::NoRoom);
+        }
         shared.queue.extend_from_slice(content);
         shared.unwritten += content.len();
         shared.answered = true;
-        let unwritten = shared.unwritten;
         drop(shared);
         self.brought.notify_one();
-        Ok(unwritten)
+        Ok(())
     }
 
     /// Takes ejabberd's end of its half.
@@ -161,8 +176,9 @@ impl Connection {
     /// Ends it, which is then gone from the link.
     pub fn finish(&self, ending: Ending) {
         let mut shared = self.shared();
-        shared.finish(ending);
+        let dropped = shared.finish(ending);
         drop(shared);
+        self.link.budget().give(dropped);
         self.brought.notify_one();
     }
 
@@ -229,11 +245,13 @@ impl Connection {
     /// for them when it is time.
     pub fn written(&self, bytes: usize) {
         let mut shared = self.shared();
-        shared.unwritten = shared.unwritten.saturating_sub(bytes);
+        let known = bytes.min(shared.unwritten);
+        shared.unwritten -= known;
         let grant = shared
             .conn
             .release(u32::try_from(bytes).unwrap_or(u32::MAX));
         drop(shared);
+        self.link.budget().give(known);
         if let Some(bytes) = grant {
             self.link
                 .outbox()
@@ -269,7 +287,7 @@ impl Connection {
         if taken > 0 {
             shared.last = self.link.outbox().content(self.id, &content[..taken], room);
             drop(shared);
-            self.link.count_in(taken);
+            self.link.counters().count_in(taken);
         }
     }
 
@@ -279,17 +297,19 @@ impl Connection {
         if shared.conn.state() == State::Closed {
             return;
         }
-        if self.link.is_v1() && shared.last == Batch::NONE {
+        let reason = if self.link.is_v1() && shared.last == Batch::NONE {
             // An empty frame would open it at ejabberd, to say nothing.
             shared.finish(Ending::Close(CloseReason::ClientClosed));
+            CloseReason::ClientClosed
         } else {
             shared.conn.we_ended();
             self.link.outbox().end(self.id, shared.last);
-        }
+            CloseReason::Normal
+        };
         let finished = shared.conn.state() == State::Closed;
         drop(shared);
         if finished {
-            self.link.forget(self.id);
+            self.link.forget(self.id, reason);
             self.brought.notify_one();
         }
     }
@@ -312,22 +332,37 @@ impl Connection {
         } else if shared.conn.may_send() && shared.last != Batch::NONE {
             self.link.outbox().end(self.id, shared.last);
         }
-        shared.finish(Ending::Reset(reason));
+        let dropped = shared.finish(Ending::Reset(reason));
         drop(shared);
-        self.link.forget(self.id);
+        self.link.budget().give(dropped);
+        self.link.forget(self.id, reason);
         self.brought.notify_one();
     }
 }
 
+/// What a client that is gone was not written is held no more.
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let unwritten = self.shared().unwritten;
+        self.link.budget().give(unwritten);
+    }
+}
+
 impl Shared {
-    fn finish(&mut self, ending: Ending) {
+    /// Returns how many bytes will never be written now, and are dropped.
+    fn finish(&mut self, ending: Ending) -> usize {
         if self.conn.state() == State::Closed {
-            return;
+            return 0;
         }
         self.conn.close();
         self.ending = Some(ending);
-        if matches!(ending, Ending::Reset(_)) {
-            self.queue = Vec::new();
+        match ending {
+            Ending::Close(_) => 0,
+            Ending::Reset(_) => {
+                let dropped = std::mem::take(&mut self.queue).len();
+                self.unwritten -= dropped;
+                dropped
+            }
         }
     }
 }

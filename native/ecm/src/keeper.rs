@@ -1,168 +1,219 @@
 //! Keeps one link up: has it dialled, runs it, and begins again.
+//!
+//! ```text
+//!          ┌─────────┐   up   ┌────┐ its transport is gone ┌────────┐
+//!   ──────►│ no link ├───────►│ up ├──────────────────────►│ parked │
+//!          └─────────┘        └─┬──┘◄──────────────────────┴──┬─────┘
+//!               ▲               │ over        resumed         │ lost
+//!               └───────────────┴─────────────────────────────┘
+//! ```
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Buf;
-use megaphone_proto::control::{CloseReason, Control};
-use tokio::io::AsyncWriteExt;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tokio_util::task::AbortOnDropHandle;
+use bytes::Bytes;
+use megaphone_proto::control::{CloseReason, Control, ErrorCode};
+use tokio::time::{Instant, sleep};
 use tracing::{info, warn};
 
 use crate::app::App;
 use crate::backoff::Backoff;
-use crate::dial::Output;
-use crate::greet::{Up, dial};
+use crate::connection::Ending;
+use crate::dial::NotUp;
+use crate::greet::{Greeted, dial};
 use crate::link::Link;
-use crate::outbox::Gathered;
-use crate::reader::{LinkEnd, last_words};
+use crate::parked::{Given, Parked, end_all};
+use crate::reader::LinkEnd;
+use crate::session::{Outcome, Session, Transport, run, say_last};
 
 /// A link that stood so long had nothing wrong with it: the next pause is
 /// the shortest again.
 const STOOD: Duration = Duration::from_secs(10);
 
-/// How long the last message of a broken link may take.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
-/// Heartbeat intervals without a byte after which a link is dead.
-const MISSES_MAX: u32 = 3;
-
 /// Keeps link `number` up until the program ends.
 pub async fn keep(app: Arc<App>, number: usize) {
-    let backend = app.config.backend_of(number);
-    let mut backoff = Backoff::new(backend.reconnect_min.get(), backend.reconnect_max.get());
+    let mut keeper = Keeper::new(&app, number);
     loop {
-        let dialled = tokio::select! {
+        let pause = tokio::select! {
             biased;
-            () = app.stop.cancelled() => return,
-            dialled = dial(&app, number) => dialled,
-        };
-        let (sentence, away) = match dialled {
-            Ok(up) => {
-                let (link, since) = (Arc::clone(&up.link), Instant::now());
-                let end = run(&app, up).await;
-                if let LinkEnd::Stopped = end {
-                    info!("link {number} closed {}", link.summary());
-                    return;
-                }
-                if since.elapsed() >= STOOD {
-                    backoff.reset();
-                }
-                (
-                    format!("link {number} ended: {end} {}", link.summary()),
-                    link.retry_after(),
-                )
+            () = ending(&app) => return keeper.leave(),
+            why = given_up(keeper.parked.as_deref()) => {
+                keeper.lose(why);
+                Duration::ZERO
             }
-            Err(error) => (
-                format!("link {number} cannot come up: {error}"),
-                Duration::ZERO,
-            ),
+            dialled = dial(&app, number, keeper.parked.as_deref()) => {
+                match keeper.run(dialled).await {
+                    Some(pause) => pause,
+                    None => return,
+                }
+            }
         };
-        let pause = backoff.pause(getrandom::u64().unwrap_or(0)).max(away);
-        warn!("{sentence}; next try in {} ms", pause.as_millis());
         tokio::select! {
-            () = app.stop.cancelled() => return,
-            () = tokio::time::sleep(pause) => {}
+            biased;
+            () = ending(&app) => return keeper.leave(),
+            why = given_up(keeper.parked.as_deref()) => keeper.lose(why),
+            () = sleep(pause) => {}
         }
     }
 }
 
-/// Runs a link until it ends; then no client is on it any more.
-async fn run(app: &App, up: Up) -> LinkEnd {
-    let Up {
-        link,
-        mut reader,
-        output,
-        sentence,
-    } = up;
-    let hears_errors = reader.protocol().hears_errors();
-    let read_link = Arc::clone(&link);
-    let reading = tokio::spawn(async move { reader.run(&read_link).await });
-    let mut reading = AbortOnDropHandle::new(reading);
-    let mut writing = AbortOnDropHandle::new(tokio::spawn(write(output, Arc::clone(&link))));
-    app.links.add(Arc::clone(&link));
-    info!("{sentence}");
-    let end = tokio::select! {
-        biased;
-        end = &mut reading => end.unwrap_or_else(|panic| LinkEnd::Read(panic.into())),
-        end = &mut writing => LinkEnd::Write(end.unwrap_or_else(io::Error::from)),
-        () = app.stop.cancelled() => LinkEnd::Stopped,
-        () = link.drained() => LinkEnd::Drained,
-        () = beat(&link, app.config.heartbeat.get()) => LinkEnd::Silent,
-    };
-    app.links.remove(&link);
-    match end {
-        LinkEnd::Stopped => {
-            stop(&link);
-            // Bounded by who waits for the end of the program. The link is
-            // read on meanwhile: ejabberd must not be stuck in a write.
-            let _ = writing.await;
-        }
-        LinkEnd::Write(_) => link.lose(),
-        _ => {
-            link.lose();
-            link.outbox()
-                .finish(last_words(&end, hears_errors).as_ref());
-            let _ = timeout(LAST_WORDS, writing).await;
-        }
-    }
-    end
-}
-
-/// Ends a link because the program does.
-fn stop(link: &Link) {
-    let goaway = Control::Goaway {
-        reason: CloseReason::Shutdown,
-        retry_after: None,
-        within: None,
-    };
-    if !link.is_v1() {
-        link.outbox().urgent(&goaway);
-    }
-    link.close_all();
-    link.outbox().finish(None);
-}
-
-/// Writes what gathers in the outbox until it is finished and the stream
-/// ended. Returns what ended it.
-async fn write(mut output: Output, link: Arc<Link>) -> io::Error {
-    let mut gathered = Gathered::default();
-    while link.outbox().take(&mut gathered).await {
-        let mut bytes = gathered.urgent.as_slice().chain(gathered.data.as_slice());
-        if let Err(error) = output.write_all_buf(&mut bytes).await {
-            return error;
-        }
-        gathered.clear();
-    }
-    match output.shutdown().await {
-        Ok(()) => io::Error::other("all is written"),
-        Err(error) => error,
+/// Waits until no link is wanted any more.
+async fn ending(app: &App) {
+    tokio::select! {
+        () = app.draining.cancelled() => {}
+        () = app.stop.cancelled() => {}
     }
 }
 
-/// Asks in each interval whether the other end lives. Returns when it does
-/// not. Version 1 has no way to ask.
-async fn beat(link: &Link, every: Duration) {
-    if link.is_v1() {
-        return std::future::pending().await;
+/// Waits until there is no use in a parked link, if there is one.
+async fn given_up(parked: Option<&Parked>) -> Given {
+    match parked {
+        Some(parked) => parked.given_up().await,
+        None => std::future::pending().await,
     }
-    let mut ticks = interval(every);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    ticks.tick().await;
-    let (mut seen, mut misses, mut word) = (link.received(), 0, 0_u64);
-    loop {
-        ticks.tick().await;
-        let received = link.received();
-        misses = if received == seen { misses + 1 } else { 0 };
-        if misses >= MISSES_MAX {
-            return;
+}
+
+struct Keeper<'a> {
+    app: &'a App,
+    number: usize,
+    backoff: Backoff,
+    parked: Option<Box<Parked>>,
+}
+
+impl<'a> Keeper<'a> {
+    fn new(app: &'a App, number: usize) -> Self {
+        let backend = app.config.backend_of(number);
+        Self {
+            app,
+            number,
+            backoff: Backoff::new(backend.reconnect_min.get(), backend.reconnect_max.get()),
+            parked: None,
         }
-        seen = received;
-        word += 1;
-        link.outbox().urgent(&Control::Ping {
-            word: word.to_string(),
-        });
+    }
+
+    /// Runs what was dialled to its end. Returns how long to wait before the
+    /// next dial; `None`: this program ends.
+    async fn run(&mut self, dialled: Result<Greeted, NotUp>) -> Option<Duration> {
+        let number = self.number;
+        let begun = match dialled {
+            Ok(greeted) => self.begin(greeted).await,
+            Err(error) => Err(error.to_string()),
+        };
+        let (session, transport) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                let pause = self.pause();
+                let millis = pause.as_millis();
+                warn!("link {number} cannot come up: {error}; next try in {millis} ms");
+                return Some(pause);
+            }
+        };
+        let (link, since) = (Arc::clone(&session.link), Instant::now());
+        let received = session.protocol.received();
+        match run(self.app, session, transport).await {
+            Outcome::Dropped(parked, end) => {
+                // One that is cut again before anything came over it is not
+                // dialled in a circle.
+                let pause = if parked.received() > received {
+                    self.backoff.reset();
+                    Duration::ZERO
+                } else {
+                    self.pause()
+                };
+                let (clients, unacknowledged) = (link.load(), link.unacknowledged());
+                let (seconds, millis) = (parked.timeout().as_secs(), pause.as_millis());
+                warn!(
+                    "link {number} parked: {end} clients={clients} unacknowledged={unacknowledged}; kept for {seconds} s, next try in {millis} ms"
+                );
+                self.parked = Some(parked);
+                Some(pause)
+            }
+            Outcome::Over(end) => self.over(&link, &end, since.elapsed()),
+        }
+    }
+
+    /// Makes a link of what was dialled: the parked one, or a fresh one in
+    /// place of it. Where that fails returns why.
+    async fn begin(&mut self, mut greeted: Greeted) -> Result<(Session, Transport), String> {
+        let (app, number) = (self.app, self.number);
+        if let Some(bytes) = greeted.handshake.resumed()
+            && let Some(parked) = self.parked.take()
+        {
+            let after = parked.age().as_millis();
+            return match parked.resume(bytes) {
+                Ok((session, again)) => {
+                    let address = app.config.backend_of(number).address();
+                    let bytes: usize = again.iter().map(Bytes::len).sum();
+                    app.links.changed();
+                    info!("link {number} resumed to {address} again={bytes} after={after}");
+                    greeted.transport.again = again;
+                    Ok((session, greeted.transport))
+                }
+                Err(parked) => {
+                    self.parked = Some(parked);
+                    let why = Given::Apart(bytes);
+                    self.lose(why);
+                    let text = why.to_string();
+                    let code = ErrorCode::ProtocolError;
+                    let error = Control::Error { code, text };
+                    say_last(greeted.transport.output, &error).await;
+                    Err(why.to_string())
+                }
+            };
+        }
+        self.lose(Given::Unknown);
+        let (session, transport, sentence) = greeted
+            .begin(app, number)
+            .map_err(|error| NotUp::from(error).to_string())?;
+        app.links.add(Arc::clone(&session.link));
+        info!("{sentence}");
+        Ok((session, transport))
+    }
+
+    /// A link is over. Returns as [`Keeper::run`].
+    fn over(&mut self, link: &Link, end: &LinkEnd, stood: Duration) -> Option<Duration> {
+        let (number, app) = (self.number, self.app);
+        self.end(link, Ending::Reset(CloseReason::LinkLost));
+        let counters = link.counters();
+        let drained = matches!(end, LinkEnd::Drained) && app.draining.is_cancelled();
+        if drained || matches!(end, LinkEnd::Stopped) {
+            info!("link {number} closed {counters}");
+            return None;
+        }
+        if stood >= STOOD {
+            self.backoff.reset();
+        }
+        let pause = self.pause().max(link.retry_after());
+        let millis = pause.as_millis();
+        warn!("link {number} ended: {end} {counters}; next try in {millis} ms");
+        Some(pause)
+    }
+
+    fn pause(&mut self) -> Duration {
+        self.backoff.pause(getrandom::u64().unwrap_or(0))
+    }
+
+    /// Does not wait for the parked link any more, if there is one.
+    fn lose(&mut self, why: Given) {
+        if let Some(parked) = self.parked.take() {
+            let link = parked.link();
+            self.end(link, Ending::Reset(CloseReason::LinkLost));
+            let (number, counters) = (self.number, link.counters());
+            warn!("link {number} lost: {why} {counters}");
+        }
+    }
+
+    /// The program ends.
+    fn leave(mut self) {
+        if let Some(parked) = self.parked.take() {
+            let link = parked.link();
+            self.end(link, Ending::Close(CloseReason::Shutdown));
+            info!("link {} closed {}", self.number, link.counters());
+        }
+    }
+
+    fn end(&self, link: &Link, ending: Ending) {
+        self.app.links.remove(link);
+        end_all(link, ending, self.app.stop.clone());
     }
 }

@@ -1,21 +1,30 @@
-//! A link that is up, as everyone sees it: what opens connections on it,
-//! the clients on it, and its reader and writer.
+//! A link as everyone sees it: what opens connections on it, the clients on
+//! it, and its reader and writer. It outlives its transport: one that dropped
+//! may be parked and go on over another (see `session.rs`).
 
-use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use bytes::Bytes;
+use megaphone_proto::LinkError;
 use megaphone_proto::conn::Conn;
 use megaphone_proto::control::{CloseReason, Control, Open};
 use megaphone_proto::frame::ConnectionId;
+use megaphone_proto::retained::Retained;
 use megaphone_proto::table::Table;
 use tokio::sync::Notify;
+use tracing::warn;
 
+use crate::budget::Budget;
 use crate::connection::{Connection, Ending};
 use crate::ids::Ids;
 use crate::outbox::Outbox;
+use crate::pulse::Pulse;
+use crate::status::Status;
 use crate::sync::lock;
+use crate::tally::Counters;
 
 /// What a link is, known from its handshake.
 #[derive(Debug)]
@@ -30,19 +39,27 @@ pub struct Terms {
     pub max_content: u32,
     /// How many connections there may be on it.
     pub max_connections: usize,
+    /// Bytes that are kept until ejabberd has acknowledged them; 0 for a link
+    /// that is not resumed.
+    pub resume_buffer: usize,
+    /// What clients may make the program hold.
+    pub budget: Arc<Budget>,
 }
 
-/// A link that is up.
+/// A link.
 #[derive(Debug)]
 pub struct Link {
     terms: Terms,
     outbox: Outbox,
     connections: Mutex<Connections>,
     load: AtomicUsize,
-    /// Grows with whatever is received: a heartbeat looks whether it did.
-    received: AtomicU64,
+    pulse: Pulse,
+    /// What was written and may have to be written again.
+    retained: Mutex<Retained>,
     /// Seconds that ejabberd asked us to stay away for.
     retry_after: AtomicU32,
+    /// One of both sides said that it ends: then a link that drops is lost.
+    leaving: AtomicBool,
     counters: Counters,
     /// A client of a version 1 link took bytes or went away.
     moved: Notify,
@@ -55,16 +72,8 @@ struct Connections {
     table: Table<Arc<Connection>>,
     ids: Ids,
     accepting: bool,
-}
-
-/// What went over a link since it came up.
-#[derive(Debug, Default)]
-struct Counters {
-    opened: AtomicU64,
-    bytes_in: AtomicU64,
-    bytes_out: AtomicU64,
-    unknown_ids: AtomicU64,
-    unknown_verbs: AtomicU64,
+    /// The link has no transport.
+    parked: bool,
 }
 
 /// Who connected, and to which service.
@@ -82,6 +91,7 @@ impl Link {
     /// A link that has come up on `terms`.
     pub fn new(terms: Terms, ids: Ids) -> Self {
         let table = Table::new(terms.max_connections);
+        let retained = Retained::new(terms.resume_buffer);
         Self {
             terms,
             outbox: Outbox::new(),
@@ -89,11 +99,14 @@ impl Link {
                 table,
                 ids,
                 accepting: true,
+                parked: false,
             }),
             load: AtomicUsize::new(0),
-            received: AtomicU64::new(0),
+            pulse: Pulse::new(),
+            retained: Mutex::new(retained),
             retry_after: AtomicU32::new(0),
-            counters: Counters::default(),
+            leaving: AtomicBool::new(false),
+            counters: Counters::new(),
             moved: Notify::new(),
             drained: Notify::new(),
         }
@@ -114,6 +127,26 @@ impl Link {
         self.terms.max_content
     }
 
+    /// What clients may make the program hold.
+    pub fn budget(&self) -> &Budget {
+        &self.terms.budget
+    }
+
+    /// What was counted on it.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// What one line says of it.
+    pub fn status(&self) -> Status<'_> {
+        Status(self)
+    }
+
+    /// Whether the other end lives.
+    pub fn pulse(&self) -> &Pulse {
+        &self.pulse
+    }
+
     /// What waits to be written to it.
     pub fn outbox(&self) -> &Outbox {
         &self.outbox
@@ -127,7 +160,7 @@ impl Link {
     /// Opens a connection. `None`: it takes no new ones, now or for ever.
     pub fn open(self: &Arc<Self>, caller: Caller<'_>) -> Option<Arc<Connection>> {
         let mut connections = lock(&self.connections);
-        if !connections.accepting {
+        if !connections.may_open() {
             return None;
         }
         let id = connections.ids.next();
@@ -152,7 +185,7 @@ impl Link {
         }
         connections.table.open(id, Arc::clone(&connection)).ok()?;
         self.load.fetch_add(1, Relaxed);
-        self.counters.opened.fetch_add(1, Relaxed);
+        self.counters.count_opened();
         Some(connection)
     }
 
@@ -161,27 +194,59 @@ impl Link {
         lock(&self.connections).table.get(&id).map(Arc::clone)
     }
 
-    /// Takes `id` off the link, which is then unknown on it for ever.
-    pub fn forget(&self, id: ConnectionId) -> Option<Arc<Connection>> {
+    /// Whether it takes new connections: not while it is parked, and never
+    /// after either side said goaway.
+    pub fn accepts(&self) -> bool {
+        lock(&self.connections).may_open()
+    }
+
+    /// Takes `id`, which closes for `reason`, off the link, which never knows
+    /// it again.
+    pub fn forget(&self, id: ConnectionId, reason: CloseReason) -> Option<Arc<Connection>> {
         let mut connections = lock(&self.connections);
         let removed = connections.table.remove(id)?;
-        self.load.fetch_sub(1, Relaxed);
-        let drained = !connections.accepting && connections.table.is_empty();
-        drop(connections);
+        self.gone(&connections, 1, reason);
+        Some(removed)
+    }
+
+    /// So many connections were just taken out of the table.
+    fn gone(&self, connections: &Connections, gone: usize, reason: CloseReason) {
+        self.load.fetch_sub(gone, Relaxed);
+        self.counters.count_closed(reason, gone);
         self.moved.notify_one();
-        if drained {
+        if connections.is_drained() {
             self.drained.notify_one();
         }
-        Some(removed)
     }
 
     /// Takes no new connections any more.
     pub fn stop_accepting(&self) {
         let mut connections = lock(&self.connections);
         connections.accepting = false;
-        if connections.table.is_empty() {
+        if connections.is_drained() {
             self.drained.notify_one();
         }
+    }
+
+    /// Takes no new connections any more and asks ejabberd to end those that
+    /// are open `within` so many seconds. The link ends after that, or when it
+    /// drops: it is not resumed.
+    pub fn say_goaway(&self, within: Option<u32>) {
+        let goaway = Control::Goaway {
+            reason: CloseReason::Shutdown,
+            retry_after: None,
+            within,
+        };
+        if !self.is_v1() {
+            self.outbox.urgent(&goaway);
+        }
+        self.leave();
+        self.stop_accepting();
+    }
+
+    /// One of both sides ends: when the link drops, that is its end.
+    pub fn leave(&self) {
+        self.leaving.store(true, Relaxed);
     }
 
     /// Waits until a link that takes no new connections has none left.
@@ -189,40 +254,34 @@ impl Link {
         self.drained.notified().await;
     }
 
-    /// The link is gone: so are its connections.
-    pub fn lose(&self) {
-        for connection in self.take_all() {
-            connection.finish(Ending::Reset(CloseReason::LinkLost));
-        }
-    }
-
-    /// Closes all connections, because this program ends: the clients still
-    /// get what came for them.
-    pub fn close_all(&self) {
-        let reason = CloseReason::Shutdown;
-        for connection in self.take_all() {
+    /// Closes up to `most` connections for `reason`: ejabberd is told, the
+    /// clients still get what came for them. Returns how many there were.
+    pub fn close_some(&self, most: usize, reason: CloseReason) -> usize {
+        let some = self.take_some(most, reason);
+        for connection in &some {
             if self.is_v1() {
                 connection.end();
                 connection.finish(Ending::Close(reason));
             } else {
-                let close = Control::Close {
-                    id: connection.id(),
-                    reason,
-                };
-                connection.finish_saying(Ending::Close(reason), &close);
+                let id = connection.id();
+                connection.finish_saying(Ending::Close(reason), &Control::Close { id, reason });
             }
         }
+        some.len()
     }
 
-    fn take_all(&self) -> Vec<Arc<Connection>> {
+    /// Takes up to `most` connections off the link, which close for `reason`.
+    pub fn take_some(&self, most: usize, reason: CloseReason) -> Vec<Arc<Connection>> {
         let mut connections = lock(&self.connections);
-        connections.accepting = false;
-        self.load.store(0, Relaxed);
-        connections
-            .table
-            .drain()
-            .map(|(_, connection)| connection)
-            .collect()
+        let table = &mut connections.table;
+        let some: Vec<_> = if most >= table.len() {
+            table.drain().map(|(_, connection)| connection).collect()
+        } else {
+            let ids: Vec<_> = table.iter().take(most).map(|(id, _)| id).collect();
+            ids.into_iter().filter_map(|id| table.remove(id)).collect()
+        };
+        self.gone(&connections, some.len(), reason);
+        some
     }
 
     /// Says that a client took bytes; only version 1 cares.
@@ -237,16 +296,6 @@ impl Link {
         self.moved.notified().await;
     }
 
-    /// Notes that something came.
-    pub fn count_received(&self) {
-        self.received.fetch_add(1, Relaxed);
-    }
-
-    /// A number that is another one when something has come since.
-    pub fn received(&self) -> u64 {
-        self.received.load(Relaxed)
-    }
-
     /// Notes that ejabberd wants no link for so many seconds.
     pub fn set_retry_after(&self, seconds: u32) {
         self.retry_after.store(seconds, Relaxed);
@@ -256,43 +305,78 @@ impl Link {
     pub fn retry_after(&self) -> Duration {
         Duration::from_secs(self.retry_after.load(Relaxed).into())
     }
+}
 
-    /// Counts bytes of content from clients.
-    pub fn count_in(&self, bytes: usize) {
-        self.counters.bytes_in.fetch_add(bytes as u64, Relaxed);
+/// What makes it possible to go on after a drop.
+impl Link {
+    /// Notes that `bytes` are handed to the transport.
+    pub fn retain(&self, bytes: Bytes) {
+        let mut retained = lock(&self.retained);
+        let could = retained.may_resume();
+        retained.push(bytes);
+        if could && !retained.may_resume() {
+            self.counters.count_overflow();
+            let (number, max) = (self.number(), self.terms.resume_buffer);
+            warn!(
+                "link {number} cannot be resumed any more: ejabberd acknowledges too little, resume_buffer={max} is full"
+            );
+        }
     }
 
-    /// Counts bytes of content to clients.
-    pub fn count_out(&self, bytes: usize) {
-        self.counters.bytes_out.fetch_add(bytes as u64, Relaxed);
+    /// ejabberd has so many bytes.
+    ///
+    /// # Errors
+    /// As [`Retained::acknowledge`].
+    pub fn acknowledged(&self, bytes: u64) -> Result<(), LinkError> {
+        lock(&self.retained).acknowledge(bytes)
     }
 
-    /// Counts a frame or message for a connection that is not open here.
-    pub fn count_unknown_id(&self) {
-        self.counters.unknown_ids.fetch_add(1, Relaxed);
+    /// Bytes that ejabberd has not acknowledged, 0 where none are kept.
+    pub fn unacknowledged(&self) -> usize {
+        lock(&self.retained).bytes()
     }
 
-    /// Notes how many control messages had an unknown verb.
-    pub fn set_unknown_verbs(&self, verbs: u64) {
-        self.counters.unknown_verbs.store(verbs, Relaxed);
+    /// How many bytes are kept at most; 0 on a link that is never resumed.
+    pub fn resume_buffer(&self) -> usize {
+        self.terms.resume_buffer
     }
 
-    /// Its counters, for the log line at its end.
-    pub fn summary(&self) -> impl fmt::Display {
-        let Counters {
-            opened,
-            bytes_in,
-            bytes_out,
-            unknown_ids,
-            unknown_verbs,
-        } = &self.counters;
-        format!(
-            "connections={} bytes_in={} bytes_out={} unknown_ids={} unknown_verbs={}",
-            opened.load(Relaxed),
-            bytes_in.load(Relaxed),
-            bytes_out.load(Relaxed),
-            unknown_ids.load(Relaxed),
-            unknown_verbs.load(Relaxed)
-        )
+    /// Whether it could go on over another transport.
+    pub fn may_resume(&self) -> bool {
+        !self.leaving.load(Relaxed) && lock(&self.retained).may_resume()
+    }
+
+    /// The transport is gone.
+    pub fn park(&self) {
+        lock(&self.connections).parked = true;
+    }
+
+    /// Whether it has no transport.
+    pub fn is_parked(&self) -> bool {
+        lock(&self.connections).parked
+    }
+
+    /// There is another transport, and ejabberd has so many `bytes`. Returns
+    /// what is to be written again, before all else; it counts as handed to
+    /// the transport already, so that nothing of it is lost with that one.
+    pub fn resume(&self, bytes: u64) -> Option<VecDeque<Bytes>> {
+        let mut retained = lock(&self.retained);
+        let again = retained.rewind(bytes)?;
+        again.iter().for_each(|chunk| retained.push(chunk.clone()));
+        drop(retained);
+        self.pulse.begin_again();
+        self.counters.count_resumed();
+        lock(&self.connections).parked = false;
+        Some(again)
+    }
+}
+
+impl Connections {
+    fn may_open(&self) -> bool {
+        self.accepting && !self.parked
+    }
+
+    fn is_drained(&self) -> bool {
+        !self.accepting && self.table.is_empty()
     }
 }

@@ -11,7 +11,7 @@ use crate::connection::Connection;
 use crate::link::{Caller, Link};
 use crate::sync::lock;
 
-/// The links that are up.
+/// The links that are up or parked.
 #[derive(Debug)]
 pub struct Links {
     up: Mutex<Vec<Arc<Link>>>,
@@ -54,12 +54,17 @@ impl Links {
     /// A link has come up.
     pub fn add(&self, link: Arc<Link>) {
         lock(&self.up).push(link);
+        self.changed();
+    }
+
+    /// A link takes new connections, which it did not before.
+    pub fn changed(&self) {
         self.changed.notify_waiters();
     }
 
-    /// A link is gone.
-    pub fn remove(&self, link: &Arc<Link>) {
-        lock(&self.up).retain(|other| !Arc::ptr_eq(other, link));
+    /// A link is gone. One that is parked is not.
+    pub fn remove(&self, link: &Link) {
+        lock(&self.up).retain(|other| !std::ptr::eq(Arc::as_ptr(other), link));
     }
 
     /// Opens a connection on the link that has the fewest, waiting a while

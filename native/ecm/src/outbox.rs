@@ -15,16 +15,21 @@
 //!
 //! What bounds it: the data lane by [`DATA_MAX`]; the urgent lane by
 //! [`URGENT_MAX`], beyond which no connection opens, and so by what the open
-//! ones can still say (an end, a reset and two windows each).
+//! ones can still say (an end, a reset and two windows each); pongs by
+//! [`PONGS_MAX`]. Of pings and acknowledgements one waits at a time. While
+//! a link has no transport nothing is taken out, and these bounds hold too.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use bytes::{Bytes, BytesMut};
 use megaphone_proto::control::Control;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::limits::HEAD_LEN;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 
 use crate::sync::lock;
+use crate::tally::Limit;
 
 /// Bytes of frames that the data lane holds. One write carries at most the
 /// lane, and by then 128 KiB cost the kernel hardly more than 16.
@@ -37,6 +42,10 @@ pub const URGENT_MAX: usize = 1024 * 1024;
 /// Pongs that wait to be written. A peer that sends more pings than that
 /// without taking the answers gets no answer to the rest.
 const PONGS_MAX: u32 = 64;
+
+/// Bytes of memory that a lane takes at a time. What was written of it is
+/// kept until ejabberd has acknowledged it, so many small writes share one.
+const LANE: usize = 16 * 1024;
 
 /// One filling of the data lane.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -51,14 +60,13 @@ impl Batch {
 #[derive(Debug)]
 pub struct Room<'a>(SemaphorePermit<'a>);
 
-/// Both lanes as the writer takes them. Keeps its memory from one time to
-/// the next.
-#[derive(Debug, Default)]
+/// Both lanes as the writer takes them.
+#[derive(Debug)]
 pub struct Gathered {
     /// To be written first.
-    pub urgent: Vec<u8>,
+    pub urgent: Bytes,
     /// To be written second.
-    pub data: Vec<u8>,
+    pub data: Bytes,
 }
 
 /// What waits to be written to one link.
@@ -67,41 +75,80 @@ pub struct Outbox {
     lanes: Mutex<Lanes>,
     room: Semaphore,
     filled: Notify,
+    hits: Hits,
 }
 
 #[derive(Debug)]
 struct Lanes {
-    urgent: Vec<u8>,
-    data: Vec<u8>,
+    urgent: BytesMut,
+    data: BytesMut,
     batch: Batch,
     /// What of the room the data lane uses.
     used: usize,
     pongs: u32,
+    /// A ping waits to be written.
+    pinged: bool,
+    /// The acknowledgement that waits to be written: only the latest has
+    /// something to say.
+    ack: Option<Control>,
     finished: bool,
+}
+
+/// How often each bound was hit.
+#[derive(Debug, Default)]
+struct Hits {
+    data: AtomicU64,
+    urgent: AtomicU64,
+    pongs: AtomicU64,
 }
 
 impl Outbox {
     /// An empty one.
     pub fn new() -> Self {
         let lanes = Lanes {
-            urgent: Vec::new(),
-            data: Vec::new(),
+            urgent: BytesMut::with_capacity(LANE),
+            data: BytesMut::with_capacity(LANE),
             batch: Batch(1),
             used: 0,
             pongs: 0,
+            pinged: false,
+            ack: None,
             finished: false,
         };
         Self {
             lanes: Mutex::new(lanes),
             room: Semaphore::new(DATA_MAX),
             filled: Notify::new(),
+            hits: Hits::default(),
         }
+    }
+
+    /// Its bounds, how full they are and how often they were hit.
+    pub fn limits(&self) -> [Limit; 3] {
+        let lanes = lock(&self.lanes);
+        [
+            ("data", lanes.data.len(), DATA_MAX, &self.hits.data),
+            ("urgent", lanes.urgent.len(), URGENT_MAX, &self.hits.urgent),
+            (
+                "pongs",
+                lanes.pongs as usize,
+                PONGS_MAX as usize,
+                &self.hits.pongs,
+            ),
+        ]
+        .map(|(name, now, max, hits)| Limit {
+            name,
+            now,
+            max,
+            hits: hits.load(Relaxed),
+        })
     }
 
     /// Waits for room for a frame of `content` bytes, first come first
     /// served. Never returns once the outbox is finished: the caller is about
     /// to be told by other means.
     pub async fn room(&self, content: u32) -> Room<'_> {
+        self.hits.data.fetch_add(1, Relaxed);
         match self.room.acquire_many(content + HEAD_LEN as u32).await {
             Ok(permit) => Room(permit),
             Err(_) => std::future::pending().await,
@@ -157,8 +204,24 @@ impl Outbox {
         let fits = lock(&self.lanes).urgent.len() < URGENT_MAX;
         if fits {
             self.urgent(message);
+        } else {
+            self.hits.urgent.fetch_add(1, Relaxed);
         }
         fits
+    }
+
+    /// Puts the ping in that `ping` makes, unless one waits already.
+    pub fn ping(&self, ping: impl FnOnce() -> Control) {
+        self.put(|lanes| {
+            if !std::mem::replace(&mut lanes.pinged, true) {
+                ping().put(&mut lanes.urgent);
+            }
+        });
+    }
+
+    /// Puts an acknowledgement in, in place of one that waits.
+    pub fn ack(&self, ack: Control) {
+        self.put(|lanes| lanes.ack = Some(ack));
     }
 
     /// Answers a ping.
@@ -167,6 +230,8 @@ impl Outbox {
             if lanes.pongs < PONGS_MAX {
                 lanes.pongs += 1;
                 Control::Pong { word }.put(&mut lanes.urgent);
+            } else {
+                self.hits.pongs.fetch_add(1, Relaxed);
             }
         });
     }
@@ -183,32 +248,39 @@ impl Outbox {
         self.room.close();
     }
 
-    /// Waits until something is there, and takes it all into `gathered`,
-    /// which must be empty. `false`: there will be nothing any more.
+    /// Waits until something is there, and takes it all. `None`: there will
+    /// be nothing any more.
     ///
-    /// Called by one task only.
-    pub async fn take(&self, gathered: &mut Gathered) -> bool {
+    /// Called by one task only. Dropped before it has returned, it has taken
+    /// nothing.
+    pub async fn take(&self) -> Option<Gathered> {
         loop {
-            if let Some(more) = self.try_take(gathered) {
-                return more;
+            if let Some(taken) = self.try_take() {
+                return taken;
             }
             self.filled.notified().await;
         }
     }
 
-    fn try_take(&self, gathered: &mut Gathered) -> Option<bool> {
+    fn try_take(&self) -> Option<Option<Gathered>> {
         let mut lanes = lock(&self.lanes);
-        if lanes.urgent.is_empty() && lanes.data.is_empty() {
-            return lanes.finished.then_some(false);
+        if let Some(ack) = lanes.ack.take() {
+            ack.put(&mut lanes.urgent);
         }
-        std::mem::swap(&mut lanes.urgent, &mut gathered.urgent);
-        std::mem::swap(&mut lanes.data, &mut gathered.data);
+        if lanes.urgent.is_empty() && lanes.data.is_empty() {
+            return lanes.finished.then_some(None);
+        }
+        let gathered = Gathered {
+            urgent: taken(&mut lanes.urgent),
+            data: taken(&mut lanes.data),
+        };
         lanes.batch = Batch(lanes.batch.0 + 1);
         lanes.pongs = 0;
+        lanes.pinged = false;
         let used = std::mem::take(&mut lanes.used);
         drop(lanes);
         self.room.add_permits(used);
-        Some(true)
+        Some(Some(gathered))
     }
 
     fn put(&self, put: impl FnOnce(&mut Lanes)) {
@@ -224,7 +296,7 @@ impl Outbox {
 
 impl Lanes {
     /// The lane that comes behind content put into `last`.
-    fn behind(&mut self, last: Batch) -> &mut Vec<u8> {
+    fn behind(&mut self, last: Batch) -> &mut BytesMut {
         if last == self.batch {
             &mut self.data
         } else {
@@ -233,14 +305,14 @@ impl Lanes {
     }
 }
 
-impl Gathered {
-    /// Empties both, and gives back memory that one flood of messages took.
-    pub fn clear(&mut self) {
-        for lane in [&mut self.urgent, &mut self.data] {
-            lane.clear();
-            lane.shrink_to(2 * DATA_MAX);
-        }
+/// Takes all of a lane out, and gives back memory that one flood of messages
+/// took.
+fn taken(lane: &mut BytesMut) -> Bytes {
+    let taken = lane.split();
+    if taken.len() > 2 * DATA_MAX {
+        *lane = BytesMut::with_capacity(LANE);
     }
+    taken.freeze()
 }
 
 #[cfg(test)]
@@ -266,9 +338,10 @@ mod tests {
 
     /// What one write would carry.
     fn written(outbox: &Outbox) -> Vec<u8> {
-        let mut gathered = Gathered::default();
-        outbox.try_take(&mut gathered);
-        [gathered.urgent, gathered.data].concat()
+        match outbox.try_take() {
+            Some(Some(gathered)) => [gathered.urgent, gathered.data].concat(),
+            _ => Vec::new(),
+        }
     }
 
     #[tokio::test]
@@ -336,6 +409,33 @@ mod tests {
         }
         let open = ping("stands-for-an-open").to_frame().len();
         assert_eq!(opened, URGENT_MAX.div_ceil(open));
+
+        let content = DATA_MAX as u32 - HEAD_LEN as u32;
+        assert!(outbox.try_room(content).is_some());
+        drop(outbox.room(content).await);
+        let limits = outbox.limits().map(|limit| limit.to_string());
+        let waiting = opened * open;
+        assert_eq!(
+            limits,
+            [
+                format!("data=0/{DATA_MAX}:1"),
+                format!("urgent={waiting}/{URGENT_MAX}:1"),
+                format!("pongs=0/{PONGS_MAX}:10"),
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn of_pings_and_acknowledgements_one_waits() {
+        let outbox = Outbox::new();
+        for bytes in 1..=3 {
+            outbox.ack(Control::Ack { bytes });
+            outbox.ping(|| ping(&bytes.to_string()));
+        }
+        let ack = Control::Ack { bytes: 3 }.to_frame();
+        assert_eq!(written(&outbox), [ping("1").to_frame(), ack].concat());
+        outbox.ping(|| ping("4"));
+        assert_eq!(written(&outbox), ping("4").to_frame());
     }
 
     #[tokio::test]
@@ -345,12 +445,11 @@ mod tests {
         outbox.finish(Some(&ping("bye")));
         outbox.urgent(&ping("late"));
         outbox.end(id(1), last);
-        let mut gathered = Gathered::default();
-        assert!(outbox.take(&mut gathered).await);
+        let gathered = outbox.take().await.unwrap();
         assert_eq!(
             [gathered.urgent, gathered.data].concat(),
             [frame(1, b"abc"), ping("bye").to_frame()].concat()
         );
-        assert!(!outbox.take(&mut Gathered::default()).await);
+        assert!(outbox.take().await.is_none());
     }
 }

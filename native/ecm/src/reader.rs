@@ -7,20 +7,27 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use megaphone_proto::conn::{ConnError, State};
-use megaphone_proto::control::{CloseReason, Control, ErrorCode};
+use megaphone_proto::control::{CloseReason, ErrorCode};
 use megaphone_proto::frame::ConnectionId;
 use megaphone_proto::{Event, LinkError};
 use tokio::io::AsyncReadExt;
+use tokio::time::{Interval, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::connection::{Connection, Ending};
+use crate::connection::{Connection, Ending, NotTaken};
 use crate::dial::Input;
 use crate::link::Link;
 
 /// Bytes read from a link at a time.
 const READ_SIZE: usize = 128 * 1024;
+
+/// How often what came is acknowledged, at least (docs/protocol.md,
+/// "Resume").
+const ACK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// A `retry_after` longer than that, in seconds, is cut to it: an hour is
 /// long enough to be sent away for.
@@ -60,7 +67,22 @@ pub enum LinkEnd {
     Stopped,
 }
 
-/// Takes in what comes over one link.
+impl LinkEnd {
+    /// Whether only the transport is gone, and not what both sides know of
+    /// the link: then it may go on over another.
+    pub fn is_drop(&self) -> bool {
+        matches!(
+            self,
+            Self::Closed
+                | Self::Read(_)
+                | Self::Write(_)
+                | Self::Silent
+                | Self::Protocol(LinkError::Truncated { .. })
+        )
+    }
+}
+
+/// Takes in what comes over one transport of a link.
 pub struct Reader {
     input: Input,
     protocol: megaphone_proto::Link,
@@ -70,53 +92,54 @@ pub struct Reader {
     /// Version 1: bytes that may wait for one client before the link is no
     /// longer read.
     v1_queue_max: usize,
+    acks: Interval,
 }
 
 impl Reader {
-    /// A reader of `input` by the rules of `protocol`.
-    pub fn new(input: Input, protocol: megaphone_proto::Link, v1_queue_max: usize) -> Self {
+    /// A reader of `unread`, at most [`READ_SIZE`] bytes, and what follows in
+    /// `input`, which `protocol` has not seen yet.
+    pub fn new(
+        input: Input,
+        unread: &[u8],
+        protocol: megaphone_proto::Link,
+        v1_queue_max: usize,
+    ) -> Self {
+        let mut buffer = vec![0; READ_SIZE];
+        buffer[..unread.len()].copy_from_slice(unread);
+        let mut acks = interval(ACK_INTERVAL);
+        acks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             input,
             protocol,
-            buffer: vec![0; READ_SIZE].into(),
-            unread: 0..0,
+            buffer: buffer.into(),
+            unread: 0..unread.len(),
             v1_queue_max,
+            acks,
         }
     }
 
-    /// What is known of the link by its handshake.
-    pub fn protocol(&self) -> &megaphone_proto::Link {
-        &self.protocol
-    }
-
-    /// Waits until the link is up, which in version 1 it is at once.
-    ///
-    /// # Errors
-    /// It ended before.
-    pub async fn handshake(&mut self) -> Result<u32, LinkEnd> {
-        loop {
-            let mut rest = &self.buffer[self.unread.clone()];
-            let event = self.protocol.next(&mut rest)?;
-            self.unread.start = self.unread.end - rest.len();
-            match event {
-                Some(Event::Up { version }) => return Ok(version),
-                Some(_) => {}
-                None => self.fill().await?,
+    /// Takes in what comes until the transport ends, or is taken away: then
+    /// there is no end. The protocol can go on where this left it.
+    pub async fn run(
+        mut self,
+        link: Arc<Link>,
+        take_away: CancellationToken,
+    ) -> (Option<LinkEnd>, megaphone_proto::Link) {
+        let end = loop {
+            if let Err(end) = self.take_in(&link).await {
+                break Some(end);
             }
-        }
-    }
-
-    /// Takes in what comes until the link ends.
-    pub async fn run(&mut self, link: &Link) -> LinkEnd {
-        loop {
-            if let Err(end) = self.take_in(link).await {
-                link.set_unknown_verbs(self.protocol.unknown_verbs());
-                return end;
+            tokio::select! {
+                biased;
+                () = take_away.cancelled() => break None,
+                filled = self.fill(&link) => if let Err(end) = filled {
+                    break Some(end);
+                }
             }
-            if let Err(end) = self.fill().await {
-                return end;
-            }
-        }
+        };
+        link.counters()
+            .set_unknown_verbs(self.protocol.unknown_verbs());
+        (end, self.protocol)
     }
 
     /// Takes in what was read.
@@ -131,17 +154,33 @@ impl Reader {
             }
         }
         self.unread = 0..0;
-        link.set_unknown_verbs(self.protocol.unknown_verbs());
+        if let Some(ack) = self.protocol.ack() {
+            link.outbox().ack(ack);
+        }
+        link.counters()
+            .set_unknown_verbs(self.protocol.unknown_verbs());
         Ok(())
     }
 
-    async fn fill(&mut self) -> Result<(), LinkEnd> {
-        match self.input.read(&mut self.buffer).await {
+    /// Waits until more is read, and acknowledges in the meantime what came
+    /// before.
+    async fn fill(&mut self, link: &Link) -> Result<(), LinkEnd> {
+        let read = loop {
+            tokio::select! {
+                biased;
+                read = self.input.read(&mut self.buffer) => break read,
+                _ = self.acks.tick() => if let Some(ack) = self.protocol.ack_tick() {
+                    link.outbox().ack(ack);
+                }
+            }
+        };
+        match read {
             Ok(0) => {
                 self.protocol.end_of_input()?;
                 Err(LinkEnd::Closed)
             }
             Ok(bytes) => {
+                link.pulse().hear();
                 self.unread = 0..bytes;
                 Ok(())
             }
@@ -152,7 +191,6 @@ impl Reader {
 
 /// Does what one event says. Returns the connection that was given content.
 fn handle(link: &Link, event: Event<'_>) -> Result<Option<Arc<Connection>>, LinkEnd> {
-    link.count_received();
     match event {
         Event::Content { id, bytes } => return content(link, id, bytes),
         Event::End { id } => end(link, id),
@@ -163,12 +201,13 @@ fn handle(link: &Link, event: Event<'_>) -> Result<Option<Arc<Connection>>, Link
         Event::Goaway {
             reason,
             retry_after,
-            ..
-        } => goaway(link, reason, retry_after),
+            within,
+        } => goaway(link, reason, retry_after, within),
         Event::PeerError { code, text } => return Err(LinkEnd::Told { code, text }),
-        // An answer to our ping, and what only a later version or the other
-        // side can use.
-        Event::Pong { .. } | Event::Ack { .. } | Event::Up { .. } | Event::Open(_) => {}
+        Event::Pong { word } => link.pulse().answered(&word),
+        Event::Ack { bytes } => link.acknowledged(bytes)?,
+        // What only the handshake or the other side can use.
+        Event::Up { .. } | Event::Open(_) => {}
     }
     Ok(None)
 }
@@ -182,13 +221,19 @@ fn content(
         return Ok(None);
     };
     match connection.deliver(bytes) {
-        Ok(_) => {
-            link.count_out(bytes.len());
+        Ok(()) => {
+            link.counters().count_out(bytes.len());
             Ok(Some(connection))
         }
-        Err(ConnError::Credit(error)) => Err(LinkError::Credit { id, error }.into()),
-        Err(ConnError::AfterEnd) => {
+        Err(NotTaken::Wrong(ConnError::Credit(error))) => {
+            Err(LinkError::Credit { id, error }.into())
+        }
+        Err(NotTaken::Wrong(ConnError::AfterEnd)) => {
             break_off(link, &connection);
+            Ok(None)
+        }
+        Err(NotTaken::NoRoom) => {
+            connection.abandon(CloseReason::Overload);
             Ok(None)
         }
     }
@@ -199,7 +244,7 @@ fn end(link: &Link, id: ConnectionId) {
         return;
     };
     match connection.peer_ended() {
-        Ok(State::Closed) => drop(link.forget(id)),
+        Ok(State::Closed) => drop(link.forget(id, CloseReason::Normal)),
         Ok(_) => {}
         Err(_) => break_off(link, &connection),
     }
@@ -216,17 +261,24 @@ fn window(link: &Link, id: ConnectionId, bytes: u32) -> Result<(), LinkEnd> {
 }
 
 fn finish(link: &Link, id: ConnectionId, ending: Ending) {
-    match link.forget(id) {
+    match link.forget(id, ending.reason()) {
         Some(connection) => connection.finish(ending),
         None => unknown(link, id, "a close"),
     }
 }
 
-fn goaway(link: &Link, reason: CloseReason, retry_after: Option<u32>) {
+fn goaway(link: &Link, reason: CloseReason, retry_after: Option<u32>, within: Option<u32>) {
     let number = link.number();
-    info!("link {number} takes no new connections: ejabberd says goaway reason={reason}");
+    let within = within.map(|seconds| format!(" within={seconds}"));
+    info!(
+        "link {number} takes no new connections: ejabberd says goaway reason={reason}{}",
+        within.unwrap_or_default()
+    );
     if let Some(seconds) = retry_after {
         link.set_retry_after(seconds.min(RETRY_AFTER_MAX));
+    }
+    if reason == CloseReason::Shutdown {
+        link.leave();
     }
     link.stop_accepting();
 }
@@ -251,24 +303,9 @@ fn find(link: &Link, id: ConnectionId, what: &str) -> Option<Arc<Connection>> {
 /// A frame that crossed our end of a connection on the wire, as a rule: so
 /// it is dropped, counted, and only mentioned to who asks for everything.
 fn unknown(link: &Link, id: ConnectionId, what: &str) {
-    link.count_unknown_id();
+    link.counters().count_unknown_id();
     debug!(
         "link {} connection {id}: {what} for a connection that is not open; dropped",
         link.number()
     );
-}
-
-/// The last message on a link that ends for `end`, where there is one.
-pub fn last_words(end: &LinkEnd, protocol_hears: bool) -> Option<Control> {
-    if !protocol_hears {
-        return None;
-    }
-    match end {
-        LinkEnd::Protocol(error) => Some(error.to_control()),
-        LinkEnd::Silent => Some(Control::Error {
-            code: ErrorCode::Timeout,
-            text: end.to_string(),
-        }),
-        _ => None,
-    }
 }

@@ -1,0 +1,39 @@
+//! What one line says of a link that still is.
+
+use std::fmt;
+
+use crate::link::Link;
+use crate::tally::Limit;
+
+/// Shows a link: `state=up clients=3 connections=10 … rtt_us=90/120/80
+/// unacknowledged=0 … data=0/131072:0`. A limit is `NAME=NOW/MAX:HITS`.
+pub struct Status<'a>(pub &'a Link);
+
+impl fmt::Display for Status<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let link = self.0;
+        let state = if link.is_parked() {
+            "parked"
+        } else if link.accepts() {
+            "up"
+        } else {
+            "draining"
+        };
+        let (clients, counters, pulse) = (link.load(), link.counters(), link.pulse());
+        let resumable = link.may_resume();
+        write!(
+            f,
+            "state={state} clients={clients} {counters} {pulse} resumable={resumable}"
+        )?;
+        let resume_buffer = Limit {
+            name: "resume_buffer",
+            now: link.unacknowledged(),
+            max: link.resume_buffer(),
+            hits: counters.overflows(),
+        };
+        for limit in link.outbox().limits().into_iter().chain([resume_buffer]) {
+            write!(f, " {limit}")?;
+        }
+        Ok(())
+    }
+}
