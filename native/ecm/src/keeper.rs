@@ -213,7 +213,7 @@ impl<'a> Keeper<'a> {
     }
 
     fn end(&self, link: &Link, ending: Ending) {
-        self.app.links.remove(link);
         end_all(link, ending, self.app.stop.clone());
+        self.app.links.remove(link);
     }
 }

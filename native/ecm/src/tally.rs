@@ -18,17 +18,6 @@ pub struct Counters {
     closed: Closed,
 }
 
-/// What a link carried.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
-    /// Connections opened.
-    pub opened: u64,
-    /// Bytes of content from clients.
-    pub bytes_in: u64,
-    /// Bytes of content to clients.
-    pub bytes_out: u64,
-}
-
 impl Counters {
     /// All at 0.
     pub fn new() -> Self {
@@ -90,34 +79,67 @@ impl Counters {
         self.closed.count(reason, connections);
     }
 
-    /// What the link carried so far.
-    pub fn totals(&self) -> Totals {
-        Totals {
-            opened: self.opened.load(Relaxed),
-            bytes_in: self.bytes_in.load(Relaxed),
-            bytes_out: self.bytes_out.load(Relaxed),
+    /// Adds what was counted on another link.
+    pub fn add(&self, other: &Self) {
+        let pairs = [
+            (&self.opened, &other.opened),
+            (&self.bytes_in, &other.bytes_in),
+            (&self.bytes_out, &other.bytes_out),
+            (&self.unknown_ids, &other.unknown_ids),
+            (&self.unknown_verbs, &other.unknown_verbs),
+            (&self.resumes, &other.resumes),
+            (&self.overflows, &other.overflows),
+        ];
+        for (sum, more) in pairs.into_iter().chain(self.closed.0.iter().zip(&other.closed.0)) {
+            sum.fetch_add(more.load(Relaxed), Relaxed);
         }
+    }
+
+    /// Adds what was counted on another link.
+    pub fn add(&self, other: &Self) {
+        for (own, others) in self.all().zip(other.all()) {
+            own.fetch_add(others.load(Relaxed), Relaxed);
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &AtomicU64> {
+        let Self {
+            opened,
+            bytes_in,
+            bytes_out,
+            unknown_ids,
+            unknown_verbs,
+            resumes,
+            overflows,
+            closed: Closed(closed),
+        } = self;
+        let alone = [
+            opened,
+            bytes_in,
+            bytes_out,
+            unknown_ids,
+            unknown_verbs,
+            resumes,
+            overflows,
+        ];
+        alone.into_iter().chain(closed)
     }
 }
 
 /// As it stands in the log line at a link's end, and in its status.
 impl fmt::Display for Counters {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Totals {
-            opened,
-            bytes_in,
-            bytes_out,
-        } = self.totals();
-        let (unknown_ids, unknown_verbs, resumes) = (
-            self.unknown_ids.load(Relaxed),
-            self.unknown_verbs.load(Relaxed),
-            self.resumes.load(Relaxed),
-        );
-        write!(
-            f,
-            "connections={opened} bytes_in={bytes_in} bytes_out={bytes_out} unknown_ids={unknown_ids} unknown_verbs={unknown_verbs} resumes={resumes} {}",
-            self.closed
-        )
+        for (name, counter) in [
+            ("connections", &self.opened),
+            ("bytes_in", &self.bytes_in),
+            ("bytes_out", &self.bytes_out),
+            ("unknown_ids", &self.unknown_ids),
+            ("unknown_verbs", &self.unknown_verbs),
+            ("resumes", &self.resumes),
+        ] {
+            write!(f, "{name}={} ", counter.load(Relaxed))?;
+        }
+        self.closed.fmt(f)
     }
 }
 
@@ -186,6 +208,27 @@ mod tests {
         for (n, reason) in CloseReason::ALL.iter().enumerate() {
             assert_eq!(*reason as usize, n);
         }
+    }
+
+    #[test]
+    fn what_two_links_counted_can_be_added_up() {
+        let (sum, other) = (Counters::new(), Counters::new());
+        for counters in [&sum, &other] {
+            counters.count_opened();
+            counters.count_in(2);
+            counters.count_out(3);
+            counters.count_unknown_id();
+            counters.count_resumed();
+            counters.count_overflow();
+            counters.count_closed(CloseReason::Idle, 5);
+        }
+        other.set_unknown_verbs(6);
+        sum.add(&other);
+        assert_eq!(
+            sum.to_string(),
+            "connections=2 bytes_in=4 bytes_out=6 unknown_ids=2 unknown_verbs=6 resumes=2 closed=idle:10"
+        );
+        assert_eq!(sum.overflows(), 2);
     }
 
     #[test]

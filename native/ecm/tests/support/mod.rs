@@ -7,17 +7,23 @@
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use megaphone_proto::control::{CloseReason, Control, ErrorCode, Open};
 use megaphone_proto::frame::put_frame;
+use megaphone_proto::handshake::{Handshake, Identity, Step};
 use megaphone_proto::{ConnectionId, Event, Link, LinkConfig, Role};
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the backend calls each link, and the token that it gives it.
+const LINK: &str = "link-7";
+const TOKEN: &str = "0123456789abcdef0123456789abcdef";
+const NONCE: &str = "00112233445566778899aabbccddeeff";
 
 /// A running ECM. Killed when dropped.
 pub struct Ecm {
@@ -240,23 +246,50 @@ impl Backend {
         self.listener.local_addr().unwrap().to_string()
     }
 
-    /// Takes the next link and answers its hello.
+    /// Takes the next link and answers its hello, as a backend that resumes
+    /// no links.
     pub fn accept(&self) -> Node {
         self.accept_with(|_| {})
     }
 
     /// As [`Backend::accept`], having changed what the backend says.
     pub fn accept_with(&self, change: impl FnOnce(&mut LinkConfig)) -> Node {
-        let mut node = Node::new(self.accept_raw(), change);
-        assert_eq!(node.next(), Got::Up(2));
-        let hello = node.protocol.hello();
-        node.say(&hello);
-        node
+        let mut config = LinkConfig::new(Role::Node, "test-node", NONCE);
+        change(&mut config);
+        let mut greeting = Greeting::new(self.accept_raw(), config);
+        assert_eq!(greeting.step(), Step::Hello);
+        greeting.answer(None);
+        greeting.up(2)
     }
 
-    /// Takes the next link, which speaks version 1.
+    /// As [`Backend::accept`], of a link that the backend keeps for 60 s.
+    pub fn accept_kept(&self) -> Node {
+        self.accept_with(|config| config.resume_timeout = 60)
+    }
+
+    /// Takes the next link, which must be `node`'s that was cut, and goes on
+    /// with it where the node is.
+    pub fn resume(&self, node: &mut Node) {
+        let mut greeting = self.asked_for(node);
+        greeting.answer(Some(node.protocol.received()));
+        node.go_on(greeting);
+    }
+
+    /// Takes the next link, which must ask for `node`'s that was cut.
+    pub fn asked_for(&self, node: &Node) -> Greeting {
+        let mut greeting = Greeting::new(self.accept_raw(), node.config.clone());
+        assert_eq!(greeting.step(), Step::Hello);
+        let hello = greeting.handshake.peer().unwrap();
+        assert_eq!(hello.resume.as_deref(), Some(LINK));
+        assert_eq!(hello.token.as_deref(), Some(TOKEN));
+        greeting
+    }
+
+    /// Takes the next link, which speaks version 1. It is for a client to say
+    /// something before: that is what such a link begins with.
     pub fn accept_v1(&self) -> Node {
-        Node::new(self.accept_raw(), |_| {})
+        let config = LinkConfig::new(Role::Node, "test-node", NONCE);
+        Greeting::new(self.accept_raw(), config).up(1)
     }
 
     /// Takes the next connection.
@@ -269,22 +302,35 @@ impl Backend {
     }
 }
 
-/// ejabberd's end of one link.
+/// The beginning of ejabberd's end of one link.
+pub struct Greeting {
+    stream: TcpStream,
+    /// What was said.
+    pub handshake: Handshake,
+    config: LinkConfig,
+    unread: Vec<u8>,
+}
+
+/// ejabberd's end of one link, over all its transports.
 pub struct Node {
     stream: TcpStream,
     protocol: Link,
-    buffer: Vec<u8>,
-    unread: std::ops::Range<usize>,
-    /// Pings that came and were answered.
+    config: LinkConfig,
+    peer: Option<megaphone_proto::control::Hello>,
+    unread: Vec<u8>,
+    /// All frames that were sent since the handshake.
+    sent: Vec<u8>,
+    /// Pings that came.
     pub pings: usize,
-    /// Whether pings are answered.
+    /// Whether they are answered.
     pub alive: bool,
+    /// Acknowledgements that came.
+    pub acks: Vec<u64>,
 }
 
 /// An [`Event`] that owns what it holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Got {
-    Up(u32),
     Content(ConnectionId, Vec<u8>),
     End(ConnectionId),
     Open(Box<Open>),
@@ -297,21 +343,61 @@ pub enum Got {
     Eof,
 }
 
-impl Node {
-    fn new(stream: TcpStream, change: impl FnOnce(&mut LinkConfig)) -> Self {
-        let mut config = LinkConfig::new(Role::Node, "test-node", "00ff");
-        config.link = Some("link-7".to_owned());
-        change(&mut config);
+impl Greeting {
+    fn new(stream: TcpStream, config: LinkConfig) -> Self {
         Self {
             stream,
-            protocol: Link::new(config),
-            buffer: vec![0; 65536],
-            unread: 0..0,
-            pings: 0,
-            alive: true,
+            handshake: Handshake::new(config.clone()),
+            config,
+            unread: Vec::new(),
         }
     }
 
+    /// The next step of the handshake.
+    pub fn step(&mut self) -> Step {
+        loop {
+            let mut input = self.unread.as_slice();
+            let step = self.handshake.next(&mut input).unwrap();
+            let used = self.unread.len() - input.len();
+            self.unread.drain(..used);
+            if let Some(step) = step {
+                return step;
+            }
+            let more = read_some(&mut self.stream);
+            assert!(!more.is_empty(), "the link ended in its handshake");
+            self.unread.extend(more);
+        }
+    }
+
+    /// Answers the hello, saying how many bytes of the old link it has.
+    pub fn answer(&mut self, resumed: Option<u64>) {
+        let identity = Identity {
+            link: LINK.to_owned(),
+            token: TOKEN.to_owned(),
+            resumed,
+        };
+        let hello = self.handshake.answer(identity).to_frame();
+        self.stream.write_all(&hello).unwrap();
+    }
+
+    /// Waits for the end of the handshake.
+    pub fn up(mut self, version: u32) -> Node {
+        assert_eq!(self.step(), Step::Up { version });
+        Node {
+            stream: self.stream,
+            peer: self.handshake.peer().cloned(),
+            protocol: self.handshake.finish(),
+            config: self.config,
+            unread: self.unread,
+            sent: Vec::new(),
+            pings: 0,
+            alive: false,
+            acks: Vec::new(),
+        }
+    }
+}
+
+impl Node {
     /// The stream itself.
     pub fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
@@ -319,24 +405,91 @@ impl Node {
 
     /// What the ECM said of itself.
     pub fn peer(&self) -> &megaphone_proto::control::Hello {
-        self.protocol.peer().unwrap()
+        self.peer.as_ref().unwrap()
     }
 
-    /// The next event that is no ping or pong.
+    /// Bytes of the ECM's frames that it has.
+    pub fn received(&self) -> u64 {
+        self.protocol.received()
+    }
+
+    /// Cuts the transport. What came and was not asked for by
+    /// [`Node::next`] is lost with it.
+    pub fn cut(&mut self) {
+        let _ = self.stream.shutdown(Shutdown::Both);
+        self.unread.clear();
+    }
+
+    /// Goes on over another transport: sends again what the ECM lacks.
+    pub fn go_on(&mut self, mut greeting: Greeting) {
+        let received = greeting.handshake.peer().unwrap().received.unwrap();
+        assert_eq!(greeting.step(), Step::Up { version: 2 });
+        let again = &self.sent[received as usize..];
+        greeting.stream.write_all(again).unwrap();
+        self.stream = greeting.stream;
+        self.unread = greeting.unread;
+    }
+
+    /// The next event that is no ping, pong or ack.
     pub fn next(&mut self) -> Got {
         loop {
-            let mut input = &self.buffer[self.unread.clone()];
-            let event = self.protocol.next(&mut input).unwrap().map(Got::from_event);
-            self.unread.start = self.unread.end - input.len();
-            match event {
-                Some(Some(got)) => return got,
-                Some(None) => self.pings += 1,
-                None => match self.stream.read(&mut self.buffer) {
-                    Ok(0) => return Got::Eof,
-                    Ok(bytes) => self.unread = 0..bytes,
-                    Err(error) if error.kind() == ErrorKind::ConnectionReset => return Got::Eof,
-                    Err(error) => panic!("nothing came over the link: {error}"),
+            match self.try_next() {
+                Some(got) => return got,
+                None => match read_some(&mut self.stream) {
+                    more if more.is_empty() => return Got::Eof,
+                    more => self.unread.extend(more),
                 },
+            }
+        }
+    }
+
+    /// The next of the events that were read already.
+    fn try_next(&mut self) -> Option<Got> {
+        loop {
+            let mut input = self.unread.as_slice();
+            let event = self.protocol.next(&mut input).unwrap();
+            let mut pong = None;
+            let got = match event {
+                None => None,
+                Some(Event::Ping { word }) => {
+                    self.pings += 1;
+                    pong = Some(Control::Pong { word });
+                    None
+                }
+                Some(Event::Ack { bytes }) => {
+                    self.acks.push(bytes);
+                    None
+                }
+                Some(event) => Got::from_event(event),
+            };
+            let used = self.unread.len() - input.len();
+            self.unread.drain(..used);
+            if let Some(pong) = pong.filter(|_| self.alive) {
+                self.say(&pong);
+            }
+            if got.is_some() || self.unread.is_empty() {
+                return got;
+            }
+        }
+    }
+
+    /// Takes in exactly `bytes` of what comes, and returns what that was.
+    pub fn take(&mut self, bytes: usize) -> Vec<Got> {
+        assert!(self.unread.is_empty(), "more was read already");
+        self.unread = read_exact(&mut self.stream, bytes);
+        std::iter::from_fn(|| self.try_next()).collect()
+    }
+
+    /// Waits for an acknowledgement of at least `bytes`, skipping all else.
+    pub fn acked(&mut self, bytes: u64) {
+        while self.acks.last().is_none_or(|acked| *acked < bytes) {
+            match self.try_next() {
+                Some(_) => {}
+                None => {
+                    let more = read_some(&mut self.stream);
+                    assert!(!more.is_empty(), "the link ended");
+                    self.unread.extend(more);
+                }
             }
         }
     }
@@ -371,14 +524,32 @@ impl Node {
 
     /// Sends a control message.
     pub fn say(&mut self, message: &Control) {
-        self.stream.write_all(&message.to_frame()).unwrap();
+        let frame = message.to_frame();
+        self.send_part(&frame, frame.len());
     }
 
     /// Sends one frame.
     pub fn send(&mut self, id: ConnectionId, content: &[u8]) {
-        let mut frame = Vec::new();
-        put_frame(id, content, &mut frame);
-        self.stream.write_all(&frame).unwrap();
+        let frame = frame(id, content);
+        self.send_part(&frame, frame.len());
+    }
+
+    /// Sends the beginning of `frame`. The rest is what it sends first over
+    /// its next transport.
+    pub fn send_part(&mut self, frame: &[u8], bytes: usize) {
+        self.sent.extend(frame);
+        self.stream.write_all(&frame[..bytes]).unwrap();
+    }
+
+    /// Bytes of frames that it has sent, or would have.
+    pub fn sent(&self) -> u64 {
+        self.sent.len() as u64
+    }
+
+    /// Acknowledges all that came.
+    pub fn ack(&mut self) {
+        let bytes = self.received();
+        self.say(&Control::Ack { bytes });
     }
 
     /// Grants credit.
@@ -390,7 +561,6 @@ impl Node {
 impl Got {
     fn from_event(event: Event<'_>) -> Option<Self> {
         Some(match event {
-            Event::Up { version } => Self::Up(version),
             Event::Content { id, bytes } => Self::Content(id, bytes.to_vec()),
             Event::End { id } => Self::End(id),
             Event::Open(open) => Self::Open(open),
@@ -399,9 +569,30 @@ impl Got {
             Event::Reset { id, reason } => Self::Reset(id, reason),
             Event::Goaway { reason, .. } => Self::Goaway(reason),
             Event::PeerError { code, text } => Self::Error(code, text),
-            Event::Ping { .. } | Event::Pong { .. } | Event::Ack { .. } => return None,
+            Event::Up { .. } | Event::Ping { .. } | Event::Pong { .. } | Event::Ack { .. } => {
+                return None;
+            }
         })
     }
+}
+
+/// One frame.
+pub fn frame(id: ConnectionId, content: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    put_frame(id, content, &mut frame);
+    frame
+}
+
+/// What can be read now, or next; nothing at the end of the stream, however
+/// it ended.
+fn read_some(stream: &mut TcpStream) -> Vec<u8> {
+    let mut buffer = vec![0; 65_536];
+    match stream.read(&mut buffer) {
+        Ok(bytes) => buffer.truncate(bytes),
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => buffer.clear(),
+        Err(error) => panic!("nothing came over the link: {error}"),
+    }
+    buffer
 }
 
 /// An ECM with one link to a backend, and the backend's end of it.
@@ -409,6 +600,15 @@ pub fn linked(lines: &str) -> (Ecm, Backend, Node) {
     let backend = Backend::new();
     let ecm = Ecm::start(&config(&backend.address(), lines));
     let node = backend.accept();
+    ecm.line("link 1 up to ");
+    (ecm, backend, node)
+}
+
+/// As [`linked`], by a link that the backend keeps when it drops.
+pub fn kept(lines: &str) -> (Ecm, Backend, Node) {
+    let backend = Backend::new();
+    let ecm = Ecm::start(&config(&backend.address(), lines));
+    let node = backend.accept_kept();
     ecm.line("link 1 up to ");
     (ecm, backend, node)
 }
