@@ -81,22 +81,6 @@ impl Counters {
 
     /// Adds what was counted on another link.
     pub fn add(&self, other: &Self) {
-        let pairs = [
-            (&self.opened, &other.opened),
-            (&self.bytes_in, &other.bytes_in),
-            (&self.bytes_out, &other.bytes_out),
-            (&self.unknown_ids, &other.unknown_ids),
-            (&self.unknown_verbs, &other.unknown_verbs),
-            (&self.resumes, &other.resumes),
-            (&self.overflows, &other.overflows),
-        ];
-        for (sum, more) in pairs.into_iter().chain(self.closed.0.iter().zip(&other.closed.0)) {
-            sum.fetch_add(more.load(Relaxed), Relaxed);
-        }
-    }
-
-    /// Adds what was counted on another link.
-    pub fn add(&self, other: &Self) {
         for (own, others) in self.all().zip(other.all()) {
             own.fetch_add(others.load(Relaxed), Relaxed);
         }
