@@ -63,6 +63,14 @@
       | {max_connections, pos_integer()}        % a link; 1000000
       | {version_1, boolean()}                  % true
       | {idle_timeout, timeout()}               % ms, version 1; 300000
+      | {heartbeat, pos_integer()}              % ms, 1000 or more; 10000
+      | {resume_timeout, non_neg_integer()}     % ms, 0: never; 30000
+      | {resume_buffer, pos_integer()}          % bytes a link; 16777216
+      | {max_buffered, pos_integer()}           % bytes a link; 268435456
+      | {secret, binary()} | {secret_file, file:name_all()}
+      | {tls, [ssl:tls_server_option()]}
+      | {allowed_ips, [string() | inet:ip_address() | {inet:ip_address(), 0..128}]}
+      | {max_handshakes, pos_integer()}         % dials at a time; 64
       | gen_tcp:option().                       % what accepted sockets begin with
 
 %%% For ejabberd. The work is in megaphone_ejabberd and megaphone_options.
@@ -75,18 +83,17 @@ start({SockMod, Socket}, State) ->
 %% @private
 -spec start(gen_tcp, gen_tcp:socket(), list()) -> {ok, pid()} | {error, term()}.
 start(gen_tcp, Socket, State) ->
-    megaphone_ejabberd:start_receiver(ours, Socket, State).
+    megaphone_ejabberd:start_greeter(alone, Socket, State).
 
 %% @private
 -spec start_link(gen_tcp, gen_tcp:socket(), list()) -> {ok, pid()} | {error, term()}.
 start_link(gen_tcp, Socket, State) ->
-    megaphone_ejabberd:start_receiver(linked, Socket, State).
+    megaphone_ejabberd:start_greeter(linked, Socket, State).
 
 %% @private ejabberd has made `Pid' the link socket's owner.
 -spec accept(pid()) -> ok.
 accept(Pid) ->
-    _ = megaphone_receiver:activate(Pid),
-    ok.
+    megaphone_greeter:activate(Pid).
 
 %% @private
 -spec socket_type() -> raw.
@@ -112,7 +119,8 @@ tcp_init(ListenSocket, Opts) ->
 
 %% @equiv listen(Address, [])
 -spec listen(inet:port_number() | {local, file:name_all()}) ->
-          {ok, listen_socket()} | {error, nif_not_loaded | system_limit | inet:posix()}.
+          {ok, listen_socket()}
+        | {error, nif_not_loaded | system_limit | inet:posix() | megaphone_access:error()}.
 listen(Address) ->
     listen(Address, []).
 
@@ -124,11 +132,16 @@ listen(Address) ->
 %% `gen_tcp:accept/1,2' gives the virtual connections, from all links, in the
 %% order they were opened.
 %%
+%% A listener that other hosts can reach needs a secret, or `tls' with `{verify,
+%% verify_peer}': `{error, no_authentication}'. Reasons have a sentence in {@link
+%% format_error/1}; docs/operating.md says more of each option.
+%%
 %% Accepted sockets are `binary', `{active, false}' and `{packet, raw}' unless
 %% `Options' say otherwise. Blocks no longer than it takes to start some
 %% processes, or to end what listened on this address just before.
 -spec listen(inet:port_number() | {local, file:name_all()}, [listen_option()]) ->
-          {ok, listen_socket()} | {error, nif_not_loaded | system_limit | inet:posix()}.
+          {ok, listen_socket()}
+        | {error, nif_not_loaded | system_limit | inet:posix() | megaphone_access:error()}.
 listen(Address, Options) ->
     case megaphone_listen:open(Address, Options) of
         {ok, Service} -> {ok, {'$inet', megaphone_socket, {listener, Service}}};
@@ -280,6 +293,11 @@ format_error(closed) -> "the connection is closed";
 format_error(timeout) -> "the time was up";
 format_error(not_owner) -> "the caller does not own the socket";
 format_error(system_limit) -> "a limit of the emulator or the system was reached";
+format_error(no_authentication = Error) -> megaphone_access:format_error(Error);
+format_error({bad_subnet, _} = Error) -> megaphone_access:format_error(Error);
+format_error({secret, _} = Error) -> megaphone_access:format_error(Error);
+format_error({secret_file, _, _} = Error) -> megaphone_access:format_error(Error);
+format_error({link_tls, _} = Error) -> megaphone_access:format_error(Error);
 format_error({http_error, Line}) -> text("not HTTP that can be taken: ~ts", [Line]);
 format_error(Reason) when is_atom(Reason) ->
     case inet:format_error(Reason) of

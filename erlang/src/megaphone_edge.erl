@@ -23,6 +23,7 @@
 %% The `ecm:' section as megaphone_options has checked it, with what the
 %% listener adds: the socket to dial and each service's kind.
 -type config() :: #{name := binary(),
+                    tree => pid(),              % the listener's
                     socket := binary(),
                     owner := pid(),             % of the listen socket
                     log_level := error | warn | info | debug,
@@ -166,6 +167,7 @@ ended(Status, #state{port = Port, config = #{name := Name}} = State) ->
     ?LOG_ERROR("ECM ~ts ended after ~ts: ~ts; starting it again in ~ts",
                [Name, seconds(Ran), status(Status), seconds(Pause)]),
     _ = close(Port),
+    _ = [megaphone_listener:ecm_ended(Tree) || #{tree := Tree} <- [State#state.config]],
     again(Pause, flush(State#state{port = undefined, os_pid = undefined,
                                    pause = min(Pause * 2, ?PAUSE_MAX)})).
 

@@ -3,7 +3,7 @@
 -module(megaphone_ejabberd).
 
 %% megaphone
--export([tcp_init/2, start_receiver/3]).
+-export([tcp_init/2, start_greeter/3]).
 %% proc_lib
 -export([watch/2]).
 
@@ -42,14 +42,14 @@ tcp_init(ListenSocket, Opts) ->
         {_, _} -> [{megaphone, Ref}]
     end.
 
-%% @doc Starts the receiver of a link that ejabberd has accepted; ejabberd
+%% @doc Starts the greeter of a dial that ejabberd has accepted; ejabberd
 %% closes the socket where that fails.
--spec start_receiver(linked | ours, gen_tcp:socket(), state()) ->
-          {ok, pid()} | {error, closed | refused | term()}.
-start_receiver(How, Socket, State) ->
+-spec start_greeter(linked | alone, gen_tcp:socket(), state()) ->
+          {ok, pid()} | {error, closed | refused}.
+start_greeter(How, Socket, State) ->
     case proplists:get_value(megaphone, State) of
         refused -> {error, refused};
-        Ref -> megaphone_link:start_receiver(How, Socket, Ref)
+        Ref -> megaphone_greeter:start(How, Socket, Ref)
     end.
 
 start(Address, Port, Name, Opts) ->

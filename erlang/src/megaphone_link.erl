@@ -1,31 +1,36 @@
-%% @doc Starts links: a receiver for each socket that an edge has dialled.
+%% @doc Starts links: a greeter for each socket that an edge has dialled, and the receiver of the
+%% link that comes of it.
 -module(megaphone_link).
 
 %% megaphone_listener, megaphone_link_acceptor
 -export([ref/2]).
 %% megaphone_link_acceptor
 -export([open/2]).
-%% megaphone_ejabberd
--export([start_receiver/3]).
+%% megaphone_greeter
+-export([start_receiver/2, is_ours/2]).
 
 -export_type([ref/0]).
 
 %% SOL_SOCKET, SO_PEERCRED and the size of `struct ucred' on Linux, unix(7).
 -define(PEERCRED, {raw, 1, 17, 12}).
 
-%% What a link needs to be started.
--type ref() :: #{tree := pid(), guard := pid(), name := string(),
+%% What a dial needs to become a link.
+-type ref() :: #{tree := pid(), guard := pid(), dials := pid(), name := string(),
+                 node := binary(),
+                 access := megaphone_access:access(),
                  restricted := boolean(),       % links of our own ECM only
-                 link := map()}.                % of megaphone_receiver:start_link/2
+                 link := map()}.                % of megaphone_receiver:start_link/1
 
 %% @doc What links of the listener `Config' need, whose tree is `Tree'.
 -spec ref(pid(), megaphone_listener:config()) -> ref().
-ref(Tree, #{name := Name, link := Link} = Config) ->
+ref(Tree, #{name := Name, access := Access, link := Link} = Config) ->
     {ok, Guard} = megaphone_listener_sup:child(Tree, guard),
-    #{tree => Tree, guard => Guard, name => Name,
+    {ok, Dials} = megaphone_listener_sup:child(Tree, dials),
+    #{tree => Tree, guard => Guard, dials => Dials, name => Name,
+      node => atom_to_binary(node()),
+      access => Access,
       restricted => is_map_key(ecm, Config),
       link => Link#{services => services(Tree, Config),
-                    name => atom_to_binary(node()),
                     listener => list_to_binary(Name)}}.
 
 services(Tree, #{aliases := Names}) ->
@@ -34,18 +39,19 @@ services(Tree, #{aliases := Names}) ->
 services(Tree, #{}) ->
     megaphone_listener_sup:services(Tree).
 
-%% @doc Takes a link on a socket that the caller has accepted; the caller
-%% closes it where that fails.
+%% @doc Takes a dial on a socket that the caller has accepted; the caller closes it where that
+%% fails.
 %%
 %% `not_our_ecm': where we run the ECM ourselves, no other process may be one,
-%% not even of our own user's.
+%% not even of our own user's. `refused': megaphone_dials has said why.
 -spec open(gen_tcp:socket(), ref()) ->
           {ok, pid()}
-        | {error, closed | {not_our_ecm, Pid :: integer(), Uid :: integer()} | term()}.
+        | {error, closed | refused
+                | {not_our_ecm, Pid :: integer(), Uid :: integer()} | term()}.
 open(Socket, Ref) ->
     case admit(Socket, Ref) of
         ok ->
-            case start_receiver(ours, Socket, Ref) of
+            case megaphone_greeter:start(alone, Socket, Ref) of
                 {ok, Pid} -> activate(Socket, Pid);
                 {error, _} = Error -> Error
             end;
@@ -53,41 +59,13 @@ open(Socket, Ref) ->
             Error
     end.
 
-%% @doc Starts a link's receiver, linked to the caller (`linked', what ejabberd's
-%% supervisor wants) or under our own supervisor (`ours').
--spec start_receiver(linked | ours, gen_tcp:socket(), ref()) ->
-          {ok, pid()} | {error, closed | term()}.
-start_receiver(How, Socket, #{guard := Guard} = Ref) ->
-    case start(How, Socket, Ref) of
-        {ok, Pid} ->
-            %% No link outlives its listener: the guard knows of it before it
-            %% takes the first byte.
-            case megaphone_listener:add_link(Guard, Pid) of
-                ok ->
-                    {ok, Pid};
-                {error, closed} = Error ->
-                    exit(Pid, shutdown),
-                    Error
-            end;
-        {error, _} = Error ->
-            Error
-    end.
-
-start(linked, Socket, #{link := Link}) ->
-    megaphone_receiver:start_link(Socket, Link);
-start(ours, Socket, #{tree := Tree, link := Link}) ->
-    case megaphone_listener_sup:child(Tree, links) of
-        {ok, Links} -> megaphone_links:start_receiver(Links, Socket, Link);
-        {error, _} = Error -> Error
-    end.
-
-activate(Socket, Pid) ->
-    case gen_tcp:controlling_process(Socket, Pid) of
+activate(Socket, Greeter) ->
+    case gen_tcp:controlling_process(Socket, Greeter) of
         ok ->
-            _ = megaphone_receiver:activate(Pid),
-            {ok, Pid};
+            megaphone_greeter:activate(Greeter),
+            {ok, Greeter};
         {error, _} = Error ->
-            exit(Pid, shutdown),
+            exit(Greeter, shutdown),
             Error
     end.
 
@@ -108,3 +86,33 @@ edge_pid(Tree) ->
         {ok, Edge} -> megaphone_edge:os_pid(Edge);
         {error, _} = Error -> Error
     end.
+
+%% @doc Starts the receiver of a link that is up, under the listener's own supervisor. `Link' is
+%% what its handshake gave.
+-spec start_receiver(map(), ref()) -> {ok, pid()} | {error, closed | term()}.
+start_receiver(Link, #{tree := Tree, guard := Guard, link := Options}) ->
+    case start(Tree, maps:merge(Options, Link)) of
+        {ok, Pid} ->
+            %% No link outlives its listener: the guard knows of it before it
+            %% takes the first byte.
+            case megaphone_listener:add_link(Guard, Pid) of
+                ok ->
+                    {ok, Pid};
+                {error, closed} = Error ->
+                    exit(Pid, shutdown),
+                    Error
+            end;
+        {error, _} = Error ->
+            Error
+    end.
+
+start(Tree, Options) ->
+    case megaphone_listener_sup:child(Tree, links) of
+        {ok, Links} -> megaphone_links:start_receiver(Links, Options);
+        {error, _} = Error -> Error
+    end.
+
+%% @doc Is this the receiver of a link of the same listener?
+-spec is_ours(pid(), ref()) -> boolean().
+is_ours(Receiver, #{guard := Guard}) ->
+    megaphone_listener:has_link(Guard, Receiver).

@@ -58,6 +58,8 @@ take(Socket, Ref) ->
             ?LOG_WARNING("megaphone listener ~ts refused a link from process ~b of user ~b: "
                          "only its own ECM may connect", [name(Ref), Pid, Uid]),
             gen_tcp:close(Socket);
+        {error, refused} ->                     % it is said already
+            gen_tcp:close(Socket);
         {error, Reason} ->
             ?LOG_WARNING("megaphone listener ~ts refused a link from ~ts: ~tp",
                          [name(Ref), Peer, Reason]),

@@ -7,7 +7,7 @@
 %% megaphone_listener_sup
 -export([start_link/0]).
 %% megaphone_link
--export([start_receiver/3]).
+-export([start_receiver/2]).
 %% supervisor
 -export([init/1]).
 
@@ -15,11 +15,11 @@
 start_link() ->
     supervisor:start_link(?MODULE, []).
 
-%% @doc Starts a receiver for `LinkSocket'; the caller still owns the socket.
--spec start_receiver(pid(), gen_tcp:socket(), map()) ->
-          {ok, pid()} | {error, term()}.
-start_receiver(Links, LinkSocket, LinkConfig) ->
-    try supervisor:start_child(Links, [LinkSocket, LinkConfig]) of
+%% @doc Starts the receiver of a link whose handshake is done; the caller still owns its
+%% transport.
+-spec start_receiver(pid(), megaphone_receiver:options()) -> {ok, pid()} | {error, term()}.
+start_receiver(Links, Options) ->
+    try supervisor:start_child(Links, [Options]) of
         {ok, Pid} when is_pid(Pid) -> {ok, Pid};
         {error, _} = Error -> Error
     catch

@@ -11,7 +11,9 @@
 %% megaphone_ejabberd, megaphone_listen
 -export([prepare/0, start/2]).
 %% megaphone_link
--export([add_link/2]).
+-export([add_link/2, has_link/2]).
+%% megaphone_edge
+-export([ecm_ended/1]).
 %% megaphone_service, megaphone
 -export([sockname/1, info/1, links/1]).
 %% megaphone_listener_sup
@@ -44,7 +46,9 @@
 
 -type info() :: #{listener := string(), address := megaphone_address:address(), links := [pid()],
                   services := #{binary() => megaphone_service:info()},
-                  ecm => megaphone_edge:info()}.
+                  %% Absent while the listener ends.
+                  dials => megaphone_dials:info() | undefined,
+                  ecm => megaphone_edge:info() | undefined}.
 
 -record(state, {config :: config(),
                 owner :: reference(),
@@ -99,6 +103,19 @@ add_link(Guard, Link) ->
     catch exit:_ -> {error, closed}
     end.
 
+-spec has_link(Guard :: pid(), Link :: pid()) -> boolean().
+has_link(Guard, Link) ->
+    try gen_server:call(Guard, {has_link, Link})
+    catch exit:_ -> false
+    end.
+
+%% @doc The ECM that we run has ended: nobody will resume its links. Does not block: the tree's
+%% supervisor may be the one who waits for the caller.
+-spec ecm_ended(Tree :: pid()) -> ok.
+ecm_ended(Tree) ->
+    _ = spawn(fun() -> [megaphone_receiver:lost(Link) || Link <- links(Tree)] end),
+    ok.
+
 -spec sockname(pid()) -> {ok, megaphone_address:address()} | {error, closed}.
 sockname(Tree) ->
     case call(Tree, config) of
@@ -122,9 +139,10 @@ info(Tree) ->
                                maps:to_list(megaphone_listener_sup:services(Tree))],
             maps:merge(#{listener => Name, address => Address, links => links(Tree),
                          services => maps:from_list(Services)},
-                       maps:from_list([{ecm, megaphone_edge:info(Edge)}
-                                       || {ok, Edge} <-
-                                           [megaphone_listener_sup:child(Tree, edge)]]));
+                       maps:from_list([{Key, Module:info(Pid)}
+                                       || {Key, Child, Module} <- [{dials, dials, megaphone_dials},
+                                                                   {ecm, edge, megaphone_edge}],
+                                          {ok, Pid} <- [megaphone_listener_sup:child(Tree, Child)]]));
         undefined ->
             undefined
     end.
@@ -150,6 +168,8 @@ init(#{owner := Owner} = Config) ->
 
 handle_call({link, Pid}, _From, #state{links = Links} = State) ->
     {reply, ok, State#state{links = Links#{monitor(process, Pid) => Pid}}};
+handle_call({has_link, Pid}, _From, #state{links = Links} = State) ->
+    {reply, lists:member(Pid, maps:values(Links)), State};
 handle_call(links, _From, #state{links = Links} = State) ->
     {reply, maps:values(Links), State};
 handle_call(config, _From, #state{config = Config} = State) ->

@@ -40,7 +40,8 @@ init(#{services := Services} = Config) ->
     {ok, {#{strategy => one_for_one, intensity => 10, period => 10,
             auto_shutdown => any_significant},
           lists:append(
-            [[guard(Config)],
+            [[guard(Config),
+              significant(dials, {megaphone_dials, start_link, [Config]}, worker)],
              [Spec || {Name, Service} <- lists:sort(maps:to_list(Services)),
                       Spec <- service(Name, Service, Config)],
              [significant(link_acceptor,
@@ -48,7 +49,7 @@ init(#{services := Services} = Config) ->
                           worker)
               || #{listen := Socket} <- [Config]],
              %% Links end before the ECM does, so that each side says why.
-             [edge(Ecm) || #{ecm := Ecm} <- [Config]],
+             [edge(Ecm#{tree => self()}) || #{ecm := Ecm} <- [Config]],
              [significant(links, {megaphone_links, start_link, []}, supervisor)]])}}.
 
 guard(Config) ->

@@ -6,30 +6,37 @@
 
 -export([load/0]).
 %% links
--export([link_new/1, link_sender/2, feed/3, drain/1, ready/1, tick/2, link_error/3, goaway/2, ping/2,
-         end_of_input/1, end_some/2, link_info/1, connections/1, lookup/2]).
+-export([handshake_new/1, check_secret/1, handshake/2, handshake_answer/4]).
+-export([link_new/2, link_sender/2, link_resumable/1, link_rewind/2, feed/3, drain/1, ready/1, tick/3,
+         link_error/3, goaway/4, ping/2, end_of_input/1, end_some/2, link_info/1, connections/1,
+         lookup/2, set_max_buffered/1]).
 %% connections
 -export([recv/2, recv_item/1, cancel_recv/2, unrecv/2, send/2, send_large/2, send_raw/2, send_timed_out/2,
-         shutdown/3, close/1, abort/2, hand_over/1, set_owner/3, watch/2, set_active/2,
+         shutdown/3, close/1, close/2, set_draining/1, abort/2, hand_over/1, set_owner/3, watch/2, set_active/2,
          setopts/2, getopts/2, getstat/2, addresses/1, conn_id/1, conn_info/1]).
 %% HTTP without a connection
 -export([decode_packet/2, decode_head/2]).
 
--export_type([link/0, conn/0, close_reason/0, link_options/0]).
+-export_type([handshake/0, link/0, conn/0, close_reason/0, link_options/0]).
 
+-type handshake() :: reference().
 -type link() :: reference().
 -type conn() :: reference().
 -type token() :: pos_integer().
 -type close_reason() :: normal | client_closed | server_closed | idle | timeout | refused | limit
                       | protocol_error | overload | link_lost | shutdown | internal.
+-type handshake_options() ::
+        #{node := binary(), nonce := binary(), window := pos_integer(), max_frame := pos_integer(),
+          allow_v1 := boolean(), resume_timeout := non_neg_integer(), secret := binary() | nil}.
 -type link_options() ::
-        #{name := binary(), node := binary(), nonce := binary(), window := pos_integer(),
-          max_frame := pos_integer(), allow_v1 := boolean(), max_connections := pos_integer(),
+        #{name := binary(), window := pos_integer(), max_connections := pos_integer(),
+          resume_buffer := non_neg_integer(), max_buffered := pos_integer(),
           idle_timeout := pos_integer() | nil, peer := term(), local := term()}.
 -type news() :: {open, conn(), Service :: binary() | undefined, Id :: non_neg_integer()}
-              | {up, Version :: 1..2, PeerName :: binary()}
               | {reset, Id :: non_neg_integer(), Text :: binary()}
-              | {goaway, Reason :: binary()}
+              | {pong, Word :: binary()}
+              | {goaway, Reason :: binary(), RetryAfter :: non_neg_integer() | nil,
+                 Within :: non_neg_integer() | nil}
               | {peer_error, Code :: binary(), Text :: binary()}.
 -type active() :: boolean() | once | -32768..32767.
 -type http_type() :: http | http_bin | httph | httph_bin.
@@ -67,11 +74,49 @@ library() ->
            end,
     filename:join(Priv, "megaphone_nif").
 
--spec link_new(link_options()) -> link().
-link_new(_Options) -> not_loaded().
+%% @doc The handshake of one dial. What is wrong with the options raises `badarg', and then the
+%% stack trace has them in it, the secret too.
+-spec handshake_new(handshake_options()) -> handshake().
+handshake_new(_Options) -> not_loaded().
 
--spec link_sender(link(), pid()) -> ok.
+-spec check_secret(binary()) -> ok | {error, Sentence :: binary()}.
+check_secret(_Secret) -> not_loaded().
+
+%% @doc Takes in what came. `Used' is how many of its bytes; after `hello' call again with the rest,
+%% once {@link handshake_answer/4} was sent. `LastWords' are for the peer, where it has ears.
+-spec handshake(handshake(), binary()) ->
+          more
+        | {hello, #{name := binary(),
+                    resume := {Link :: binary(), Token :: binary(), Received :: non_neg_integer()}
+                            | nil},
+           Used :: non_neg_integer()}
+        | {up, Version :: 1..2, Used :: non_neg_integer()}
+        | {error, Code :: binary(), Text :: binary(), LastWords :: binary()}.
+handshake(_Handshake, _Chunk) -> not_loaded().
+
+-spec handshake_answer(handshake(), Link :: binary(), Token :: binary(),
+                       Resumed :: non_neg_integer() | nil) -> Frame :: binary().
+handshake_answer(_Handshake, _Link, _Token, _Resumed) -> not_loaded().
+
+%% @doc The link behind a handshake that is up, and used up by this. The caller is its receiver.
+-spec link_new(link_options(), handshake()) -> link().
+link_new(_Options, _Handshake) -> not_loaded().
+
+-spec link_sender(link(), pid() | undefined) -> ok.
 link_sender(_Link, _Sender) -> not_loaded().
+
+%% @doc Seconds for which the link may be parked when its transport drops; 0: it is lost then.
+-spec link_resumable(link()) -> non_neg_integer().
+link_resumable(_Link) -> not_loaded().
+
+%% @doc For a peer that has so many bytes of ours: what it lacks is drained again. The answer is
+%% how many of its bytes we have. No sender may be draining.
+-spec link_rewind(link(), non_neg_integer()) -> {ok, non_neg_integer()} | {error, einval}.
+link_rewind(_Link, _Received) -> not_loaded().
+
+%% @doc Bytes that this node may hold for all connections of all links.
+-spec set_max_buffered(pos_integer()) -> ok.
+set_max_buffered(_Bytes) -> not_loaded().
 
 %% @doc Takes in `Chunk' from `Offset' on, as much as one call may. `more': call again from there.
 %% `choked': do not read on before `$megaphone_resume' comes. `fatal': close the link.
@@ -86,16 +131,18 @@ drain(_Link) -> not_loaded().
 -spec ready(link()) -> more | done.
 ready(_Link) -> not_loaded().
 
--spec tick(link(), Seconds :: non_neg_integer()) ->
+-spec tick(link(), Seconds :: non_neg_integer(), Parked :: boolean()) ->
           {Lost :: non_neg_integer(), LastId :: non_neg_integer(),
-           UnknownVerbs :: non_neg_integer(), BytesReceived :: non_neg_integer()}.
-tick(_Link, _Seconds) -> not_loaded().
+           UnknownVerbs :: non_neg_integer(), BytesReceived :: non_neg_integer(),
+           Swamped :: boolean(), Overflowed :: boolean()}.
+tick(_Link, _Seconds, _Parked) -> not_loaded().
 
 -spec ping(link(), Word :: binary()) -> ok.
 ping(_Link, _Word) -> not_loaded().
 
--spec goaway(link(), close_reason()) -> ok.
-goaway(_Link, _Reason) -> not_loaded().
+-spec goaway(link(), close_reason(), RetryAfter :: non_neg_integer() | nil,
+             Within :: non_neg_integer() | nil) -> ok.
+goaway(_Link, _Reason, _RetryAfter, _Within) -> not_loaded().
 
 -spec link_error(link(), Code :: binary(), Text :: binary()) -> ok.
 link_error(_Link, _Code, _Text) -> not_loaded().
@@ -131,14 +178,15 @@ cancel_recv(_Conn, _Token) -> not_loaded().
 unrecv(_Conn, _Data) -> not_loaded().
 
 -spec send(conn(), iodata()) ->
-          ok | {wait, token(), timeout()} | {error, closed | emsgsize | einval}.
+          ok | {wait, token(), timeout()} | {error, closed | emsgsize | einval | enobufs}.
 send(_Conn, _Data) -> not_loaded().
 
 -spec send_large(conn(), iodata()) ->
-          ok | {wait, token(), timeout()} | {error, closed | emsgsize | einval}.
+          ok | {wait, token(), timeout()} | {error, closed | emsgsize | einval | enobufs}.
 send_large(_Conn, _Data) -> not_loaded().
 
--spec send_raw(conn(), iodata()) -> ok | {wait, token(), timeout()} | {error, closed | einval}.
+-spec send_raw(conn(), iodata()) ->
+          ok | {wait, token(), timeout()} | {error, closed | einval | enobufs}.
 send_raw(_Conn, _Data) -> not_loaded().
 
 -spec send_timed_out(conn(), token()) -> boolean().
@@ -149,6 +197,15 @@ shutdown(_Conn, _Read, _Write) -> not_loaded().
 
 -spec close(conn()) -> ok.
 close(_Conn) -> not_loaded().
+
+%% @doc As close/1 by somebody else than the owner, who sees what it would see if the client had
+%% closed: an active one `tcp_closed', blocked readers `{error, closed}'.
+-spec close(conn(), close_reason()) -> ok.
+close(_Conn, _Reason) -> not_loaded().
+
+%% @doc The next HTTP response on this connection gets a `Connection: close'.
+-spec set_draining(conn()) -> ok.
+set_draining(_Conn) -> not_loaded().
 
 -spec abort(conn(), close_reason()) -> ok.
 abort(_Conn, _Reason) -> not_loaded().

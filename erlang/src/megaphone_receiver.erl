@@ -1,18 +1,28 @@
-%%% @doc Owns a link's socket: gives each chunk to the NIF, once, and does what the NIF cannot:
-%%% hands opened connections to their services, says in the log what went wrong and whose fault
-%%% it was, lets time pass, ends the connections with their link.
+%%% @doc Owns a link, from the first byte after its handshake: gives each chunk of its transport to
+%%% the NIF, once, and does what the NIF cannot: hands opened connections to their services, says
+%%% in the log what went wrong and whose fault it was, lets time pass.
 %%%
-%%% Its {@link megaphone_sender} writes. The two are linked; whichever ends takes the other along,
-%%% and whichever is left ends the connections.
+%%% ```
+%%%   up ──── the transport drops ────► parked ──── not resumed in time ────► gone
+%%%    ▲                                  │
+%%%    └──── its peer dials again ────────┘
+%%% '''
+%%%
+%%% While it is parked its connections stay as they are: their readers wait, their writers fill what
+%%% credit they have. A link of which one side keeps nothing (version 1, or `resume_timeout' 0) goes
+%%% from up to gone. Its {@link megaphone_sender} writes; its {@link megaphone_ender} ends the
+%%% connections when it is gone.
 -module(megaphone_receiver).
 -behaviour(gen_server).
 
-%% megaphone_links, megaphone_listener
--export([start_link/2, activate/1]).
+%% megaphone_links
+-export([start_link/1]).
+%% megaphone_greeter
+-export([activate/1, lookup/2, detach/2, attach/3]).
+%% megaphone_listener
+-export([lost/1]).
 %% megaphone
 -export([info/1, link/1, links/0, create_table/0]).
-%% megaphone_sender
--export([end_connections/2]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
@@ -27,47 +37,67 @@
 -define(ACTIVE, 16).
 %% Bytes of a chunk: one read carries some hundreds of small frames.
 -define(CHUNK, 131072).
-%% How long the first frame may take, milliseconds (xmpp-proxy's 10 s for first bytes).
--define(HANDSHAKE_TIMEOUT, 10_000).
 %% A second: the unit of `idle_timeout', of lingering and of what is said once and not each time.
 -define(TICK, 1_000).
-%% A silent version 2 link is pinged after so many seconds, and dropped after three times that.
--define(HEARTBEAT, 10).
+%% Heartbeat intervals without a byte after which a link is taken for dead.
+-define(MISSES_MAX, 3).
 %% How long the last words may take to be written, milliseconds.
 -define(FLUSH_TIMEOUT, 2_000).
 %% How long a link may take nothing of what we write, milliseconds.
 -define(LINK_SEND_TIMEOUT, 30_000).
 
 -type options() ::
-        #{services := #{binary() => pid()},      % megaphone_service of each
-          default := binary(),                   % that of version 1 connections
-          name := binary(),                      % this node's, for the hello
+        #{handshake := megaphone_nif:handshake(),
+          version := 1 | 2,
+          transport := megaphone_transport:t(),
+          rest := binary(),                      % what came behind the handshake
+          name := binary(),                      % the link's, for people
+          token := binary(),                     % what its peer resumes it with
           listener := binary(),                  % for the log
+          services := #{binary() => pid()},      % megaphone_service of each
+          default := binary(),                   % that of version 1 connections
           window := pos_integer(),               % bytes
-          max_frame := pos_integer(),            % bytes
-          allow_v1 := boolean(),
           max_connections := pos_integer(),
-          idle_timeout := timeout()}.            % milliseconds, version 1 only
+          resume_buffer := pos_integer(),        % bytes
+          max_buffered := pos_integer(),         % bytes
+          heartbeat := pos_integer(),            % milliseconds
+          idle_timeout := timeout(),             % milliseconds, version 1 only
+          atom() => term()}.
 
 -type info() :: #{link := binary(), listener := binary(), receiver := pid(),
-                  peer_name := binary(), atom() => term()}.
+                  state := up | parked, resumable := boolean(), resumes := non_neg_integer(),
+                  %% Microseconds.
+                  rtt := #{last := pos_integer(), smoothed := pos_integer(),
+                           min := pos_integer()} | undefined,
+                  atom() => term()}.
 
 -record(state, {link :: megaphone_nif:link(),
                 name :: binary(),
                 %% Name and address, for the log.
                 who :: iodata(),
-                socket :: gen_tcp:socket(),
-                sender :: pid(),
+                %% Neither while the link is parked.
+                transport :: undefined | megaphone_transport:t(),
+                sender :: undefined | pid(),
+                parked :: undefined | #{timer := reference(), since := integer(),
+                                        %% Who may bring the next transport.
+                                        detacher := pid() | undefined},
                 options :: options(),
-                version :: undefined | 1 | 2,
                 choked = false :: boolean(),
-                %% Its peer has said that it goes.
+                %% Its peer has said that it goes, or is known to be gone.
                 going = false :: boolean(),
-                %% What `tick' said last: content lost, unknown verbs, bytes received.
+                final = false :: boolean(),
+                resumes = 0 :: non_neg_integer(),
+                %% What `tick' said last: content lost, unknown verbs, bytes received, and
+                %% whether it cannot be resumed any more.
                 lost = 0 :: non_neg_integer(),
                 unknown = 0 :: non_neg_integer(),
                 received = 0 :: non_neg_integer(),
+                overflowed = false :: boolean(),
+                %% Ticks since the last ping, and since the last byte.
+                beat = 0 :: non_neg_integer(),
                 silent = 0 :: non_neg_integer(),
+                ping :: undefined | {Word :: binary(), SentAt :: integer()},
+                rtt :: undefined | map(),
                 %% Kinds of warnings given since the last tick, with how many more there were.
                 said = #{} :: #{kind() => non_neg_integer()}}).
 
@@ -81,15 +111,52 @@ create_table() ->
     ?TABLE = ets:new(?TABLE, [named_table, public, {read_concurrency, true}]),
     ok.
 
-%% @doc Starts the receiver of a link. It touches the socket only after it was made its owner and
-%% then told so by {@link activate/1}.
--spec start_link(gen_tcp:socket(), options()) -> {ok, pid()} | {error, term()}.
-start_link(Socket, Options) ->
-    gen_server:start_link(?MODULE, {Socket, Options}, []).
+%% @doc Starts the receiver of a link whose handshake is done. It reads only after it was made the
+%% transport's owner and then told so by {@link activate/1}.
+-spec start_link(options()) -> {ok, pid()} | {error, term()}.
+start_link(Options) ->
+    gen_server:start_link(?MODULE, Options, []).
 
 -spec activate(pid()) -> ok.
 activate(Pid) ->
     gen_server:cast(Pid, activate).
+
+%% @doc The link of this name, for a peer that has its token.
+-spec lookup(binary(), Token :: binary()) -> {ok, pid()} | error.
+lookup(Name, Token) ->
+    case ets:match(?TABLE, {'$1', '_', Name, '$2'}) of
+        [[Pid, Ours]] when byte_size(Ours) =:= byte_size(Token) ->
+            case crypto:hash_equals(Ours, Token) of
+                true -> {ok, Pid};
+                false -> error
+            end;
+        _ ->
+            error
+    end.
+
+%% @doc Parks a link, if it is not parked yet, for a peer that has dialled again and has so many
+%% bytes of ours; the answer is how many of its bytes we have. The caller, and nobody who called
+%% before, may then {@link attach/3}.
+-spec detach(pid(), Received :: non_neg_integer()) ->
+          {ok, non_neg_integer()} | {error, closed | forgotten}.
+detach(Pid, Received) ->
+    call(Pid, {detach, Received}).
+
+%% @doc Gives a parked link its next transport, whose owner it has just been made, and what came on
+%% it behind the handshake.
+-spec attach(pid(), megaphone_transport:t(), Rest :: binary()) -> ok | {error, closed}.
+attach(Pid, Transport, Rest) ->
+    call(Pid, {attach, Transport, Rest}).
+
+call(Pid, Request) ->
+    try gen_server:call(Pid, Request)
+    catch exit:_ -> {error, closed}
+    end.
+
+%% @doc The link's peer is gone for good: nobody will resume it.
+-spec lost(pid()) -> ok.
+lost(Pid) ->
+    gen_server:cast(Pid, lost).
 
 -spec info(pid()) -> info() | undefined.
 info(Pid) ->
@@ -101,79 +168,90 @@ info(Pid) ->
 -spec link(pid()) -> {ok, megaphone_nif:link()} | {error, closed}.
 link(Pid) ->
     case ets:lookup(?TABLE, Pid) of
-        [{Pid, Link, _Name}] -> {ok, Link};
+        [{Pid, Link, _Name, _Token}] -> {ok, Link};
         [] -> {error, closed}
     end.
 
-%% @doc The receivers of all links that are up.
+%% @doc The receivers of all links, up or parked.
 -spec links() -> [{pid(), megaphone_nif:link(), Name :: binary()}].
 links() ->
     case ets:whereis(?TABLE) of
         undefined -> [];
-        Table -> ets:tab2list(Table)
-    end.
-
-%% @doc Ends all connections of a link that is lost.
--spec end_connections(megaphone_nif:link(), megaphone_nif:close_reason()) -> ok.
-end_connections(Link, Reason) ->
-    case megaphone_nif:end_some(Link, Reason) of
-        more -> end_connections(Link, Reason);
-        done -> ok
+        Table -> [{Pid, Link, Name} || {Pid, Link, Name, _Token} <- ets:tab2list(Table)]
     end.
 
 %%% gen_server
 
-init({Socket, #{listener := Listener} = Options}) ->
+init(#{name := Name, token := Token, transport := Transport, handshake := Handshake} = Options) ->
     process_flag(trap_exit, true),
-    Name = iolist_to_binary([Listener, $#, integer_to_list(erlang:unique_integer([positive]))]),
-    Peer = address(inet:peername(Socket)),
-    Link = megaphone_nif:link_new(link_options(Name, Socket, Options)),
-    true = ets:insert(?TABLE, {self(), Link, Name}),
+    Link = megaphone_nif:link_new(link_options(Options), Handshake),
+    true = ets:insert(?TABLE, {self(), Link, Name, Token}),
+    _ = megaphone_ender:start(Link),
     erlang:send_after(?TICK, self(), tick),
-    erlang:send_after(?HANDSHAKE_TIMEOUT, self(), handshake_timeout),
-    {ok, #state{link = Link, name = Name, socket = Socket, options = Options,
-                who = [Name, " (", format_address(Peer), ")"],
-                sender = megaphone_sender:start_link(Link, Socket)}}.
+    State = #state{link = Link, name = Name, transport = Transport,
+                   options = maps:without([handshake, token, transport], Options)},
+    {ok, with_sender(State)}.
 
-link_options(Name, Socket, #{name := Node, idle_timeout := IdleTimeout} = Options) ->
-    (maps:with([window, max_frame, allow_v1, max_connections], Options))
-    #{name => Name,
-      node => Node,
-      nonce => binary:encode_hex(crypto:strong_rand_bytes(16)),
-      idle_timeout => case IdleTimeout of
-                          infinity -> nil;
-                          Milliseconds -> (Milliseconds + 999) div 1000
-                      end,
-      peer => address(inet:peername(Socket)),
-      local => address(inet:sockname(Socket))}.
+link_options(#{transport := Transport, idle_timeout := IdleTimeout} = Options) ->
+    (maps:with([name, window, max_connections, resume_buffer, max_buffered], Options))
+        #{idle_timeout => case IdleTimeout of
+                              infinity -> nil;
+                              Milliseconds -> (Milliseconds + 999) div 1000
+                          end,
+          peer => address(megaphone_transport:peername(Transport)),
+          local => address(megaphone_transport:sockname(Transport))}.
 
 address({ok, Address}) -> Address;
 address({error, _}) -> undefined.
 
-handle_cast(activate, #state{socket = Socket} = State) ->
-    Options = [binary, {packet, raw}, {nodelay, true}, {keepalive, true}, {buffer, ?CHUNK},
-               {send_timeout, ?LINK_SEND_TIMEOUT}, {send_timeout_close, true},
-               {active, ?ACTIVE}],
-    case inet:setopts(Socket, Options) of
-        ok -> {noreply, State};
-        {error, einval} ->                      % nodelay, on a Unix socket
-            _ = inet:setopts(Socket, proplists:delete(nodelay, Options)),
-            {noreply, State}
-    end.
+with_sender(#state{link = Link, name = Name, transport = Transport} = State) ->
+    Peer = address(megaphone_transport:peername(Transport)),
+    State#state{sender = megaphone_sender:start_link(Link, Transport),
+                who = [Name, " (", format_address(Peer), ")"]}.
+
+handle_cast(activate, #state{options = #{rest := Rest, version := Version} = Options} = State) ->
+    Peer = maps:get(peer_name, maps:from_list(megaphone_nif:link_info(State#state.link))),
+    ?LOG_INFO("link ~ts: up, version ~b~ts", [State#state.who, Version, named(Peer)]),
+    begin_reading(Rest, State#state{options = maps:remove(rest, Options)});
+handle_cast(lost, #state{parked = undefined} = State) ->
+    {noreply, State#state{final = true}};
+handle_cast(lost, State) ->
+    gone("link ~ts: its peer is gone for good", [], State).
 
 handle_call(info, _From, #state{link = Link, name = Name, options = Options} = State) ->
     #{listener := Listener} = Options,
     Info = maps:from_list(megaphone_nif:link_info(Link)),
-    {reply, Info#{link => Name, listener => Listener,
-                  receiver => self(), address => address(inet:peername(State#state.socket))},
-     State}.
+    {reply, Info#{link => Name, listener => Listener, receiver => self(),
+                  state => case State#state.parked of
+                               undefined -> up;
+                               #{} -> parked
+                           end,
+                  address => case State#state.transport of
+                                 undefined -> undefined;
+                                 Transport -> address(megaphone_transport:peername(Transport))
+                             end,
+                  rtt => State#state.rtt, resumes => State#state.resumes,
+                  resumable => resume_timeout(State) > 0},
+     State};
+handle_call({detach, Received}, {Pid, _Tag}, State) ->
+    detach(Received, Pid, State);
+handle_call({attach, Transport, Rest}, {Pid, _Tag} = From,
+            #state{parked = #{detacher := Pid} = Parked} = State) ->
+    #{timer := Timer, since := Since} = Parked,
+    _ = erlang:cancel_timer(Timer),
+    Again = maps:get(retained, maps:from_list(megaphone_nif:link_info(State#state.link))),
+    Resumed = with_sender(State#state{transport = Transport, parked = undefined, silent = 0,
+                                      beat = 0, ping = undefined,
+                                      resumes = State#state.resumes + 1}),
+    ?LOG_INFO("link ~ts: resumed after ~b ms, ~b byte(s) are sent again",
+              [Resumed#state.who, erlang:monotonic_time(millisecond) - Since, Again]),
+    gen_server:reply(From, ok),
+    begin_reading(Rest, Resumed);
+handle_call({attach, _Transport, _Rest}, _From, State) ->
+    {reply, {error, closed}, State}.
 
-handle_info({tcp, _Socket, Chunk}, State) ->
-    feed(Chunk, 0, State);
-handle_info({tcp_passive, _Socket}, #state{choked = true} = State) ->
-    {noreply, State};
-handle_info({tcp_passive, _Socket}, State) ->
-    {noreply, read_on(State)};
+handle_info('$megaphone_resume', #state{transport = undefined} = State) ->
+    {noreply, State#state{choked = false}};
 handle_info('$megaphone_resume', State) ->
     {noreply, read_on(State#state{choked = false})};
 handle_info('$megaphone_ready', #state{link = Link} = State) ->
@@ -185,44 +263,48 @@ handle_info('$megaphone_ready', #state{link = Link} = State) ->
 handle_info(tick, State) ->
     erlang:send_after(?TICK, self(), tick),
     tick(State);
-handle_info(handshake_timeout, #state{version = undefined} = State) ->
-    lost("link ~ts: nothing came in ~b s, closed", [?HANDSHAKE_TIMEOUT div 1000], State);
-handle_info(handshake_timeout, State) ->
-    {noreply, State};
-handle_info({tcp_closed, _Socket}, #state{link = Link} = State) ->
-    case megaphone_nif:end_of_input(Link) of
-        ok when State#state.going ->
-            ?LOG_INFO("link ~ts: closed by its peer, as announced", [State#state.who]),
-            {stop, {shutdown, link_lost}, State};
-        ok -> lost("link ~ts: closed by its peer", [], State);
-        {error, Text} -> lost("link ~ts: ~ts", [Text], State)
-    end;
-handle_info({tcp_error, _Socket, Reason}, State) ->
-    lost("link ~ts: ~ts", [inet:format_error(Reason)], State);
+handle_info({timeout, Timer, parked}, #state{parked = #{timer := Timer}} = State) ->
+    gone("link ~ts: was not resumed in time", [], State);
 handle_info({'EXIT', Sender, Reason}, #state{sender = Sender} = State) ->
-    lost("link ~ts: cannot be written: ~tp", [Reason], State);
+    dropped("link ~ts: cannot be written: ~tp", [Reason], State#state{sender = undefined});
 handle_info({'EXIT', _Parent, Reason}, State) ->
     {stop, Reason, State};
-handle_info(_Other, State) ->
-    {noreply, State}.
+handle_info(Message, #state{transport = Transport} = State) ->
+    case megaphone_transport:message(Transport, Message) of
+        {data, Chunk} -> feed(Chunk, 0, State);
+        passive when State#state.choked -> {noreply, State};
+        passive -> {noreply, read_on(State)};
+        closed -> closed(State);
+        {error, Reason} -> dropped("link ~ts: ~ts", [inet:format_error(Reason)], State);
+        other -> {noreply, State}
+    end.
 
-terminate(Reason, #state{link = Link, sender = Sender, socket = Socket}) ->
+%% Told that the node stops, or the listener: so is the peer, in good order.
+terminate(shutdown, #state{link = Link, sender = Sender, transport = Transport})
+  when Transport =/= undefined ->
     ets:delete(?TABLE, self()),
-    End = case Reason of
-              shutdown -> shutdown;
-              _ -> link_lost
-          end,
-    _ = case Reason of
-            shutdown ->
-                megaphone_nif:goaway(Link, shutdown),
-                megaphone_sender:flush(Sender, ?FLUSH_TIMEOUT);
-            _ ->
-                ok
-        end,
-    gen_tcp:close(Socket),
-    end_connections(Link, End).
+    megaphone_nif:goaway(Link, shutdown, nil, nil),
+    _ = megaphone_sender:flush(Sender, ?FLUSH_TIMEOUT),
+    megaphone_transport:close(Transport);
+terminate(_Reason, #state{transport = Transport}) ->
+    ets:delete(?TABLE, self()),
+    _ = Transport =/= undefined andalso megaphone_transport:close(Transport),
+    ok.
 
 %%% the way in
+
+begin_reading(Rest, #state{transport = Transport} = State) ->
+    Options = [binary, {packet, raw}, {nodelay, true}, {keepalive, true}, {buffer, ?CHUNK},
+               {send_timeout, ?LINK_SEND_TIMEOUT}, {send_timeout_close, true}],
+    case megaphone_transport:setopts(Transport, Options) of
+        ok -> ok;
+        {error, _} ->                           % nodelay, on a Unix socket
+            megaphone_transport:setopts(Transport, proplists:delete(nodelay, Options))
+    end,
+    case feed(Rest, 0, State) of
+        {noreply, #state{choked = false} = Fed} -> {noreply, read_on(Fed)};
+        Other -> Other
+    end.
 
 feed(Chunk, Offset, #state{link = Link} = State) ->
     case megaphone_nif:feed(Link, Chunk, Offset) of
@@ -238,9 +320,24 @@ feed(Chunk, Offset, #state{link = Link} = State) ->
             refuse_link(Code, Text, news(News, State))
     end.
 
-read_on(#state{socket = Socket} = State) ->
-    _ = inet:setopts(Socket, [{active, ?ACTIVE}]),
-    State.
+read_on(#state{transport = Transport} = State) ->
+    case megaphone_transport:setopts(Transport, [{active, ?ACTIVE}]) of
+        ok -> State;
+        %% It closed before this, and nothing else will say so.
+        {error, _} -> self() ! closed_message(Transport), State
+    end.
+
+closed_message({tcp, Socket}) -> {tcp_closed, Socket};
+closed_message({tls, Socket}) -> {ssl_closed, Socket}.
+
+closed(#state{going = true, final = true} = State) ->
+    ?LOG_INFO("link ~ts: closed by its peer, as announced", [State#state.who]),
+    {stop, {shutdown, link_lost}, State};
+closed(#state{link = Link} = State) ->
+    case megaphone_nif:end_of_input(Link) of
+        ok -> dropped("link ~ts: closed by its peer", [], State);
+        {error, Text} -> dropped("link ~ts: ~ts", [Text], State)
+    end.
 
 news(News, State) ->
     lists:foldl(fun one/2, State, News).
@@ -251,17 +348,26 @@ one({open, Conn, Service, Id}, #state{options = #{default := Default}} = State) 
                _ -> Service
            end,
     open(Conn, Name, Id, State);
-one({up, Version, Peer}, State) ->
-    ?LOG_INFO("link ~ts: up, version ~b~ts", [State#state.who, Version, named(Peer)]),
-    State#state{version = Version};
 one({reset, Id, Text}, State) ->
     warn_once(reset, "link ~ts: connection ~20..0b: ~ts; the connection is reset", [Id, Text],
               State);
-one({goaway, Reason}, State) ->
+one({pong, Word}, #state{ping = {Word, SentAt}} = State) ->
+    State#state{ping = undefined,
+                rtt = rtt(max(1, erlang:monotonic_time(microsecond) - SentAt), State#state.rtt)};
+one({pong, _Other}, State) ->
+    State;
+one({goaway, Reason, _RetryAfter, Within}, State) ->
     ?LOG_INFO("link ~ts: its peer goes away: ~ts", [State#state.who, Reason]),
-    State#state{going = true};
+    _ = is_integer(Within) andalso megaphone_drain:link(self(), Within),
+    State#state{going = true, final = State#state.final orelse Reason =:= <<"shutdown">>};
 one({peer_error, Code, Text}, State) ->
-    warn("link ~ts: its peer reports ~ts: ~ts", [Code, Text], State).
+    warn("link ~ts: its peer reports ~ts: ~ts", [Code, Text], State#state{final = true}).
+
+%% As TCP smooths it (RFC 6298).
+rtt(Last, undefined) ->
+    #{last => Last, smoothed => Last, min => Last};
+rtt(Last, #{smoothed := Smoothed, min := Min}) ->
+    #{last => Last, smoothed => (7 * Smoothed + Last) div 8, min => min(Min, Last)}.
 
 named(<<>>) -> "";
 named(Peer) -> [", peer \"", printable(Peer), $"].
@@ -288,10 +394,11 @@ open(Conn, Name, Id, #state{options = #{services := Services}} = State) ->
 
 %%% time
 
-tick(#state{link = Link, lost = Lost0, unknown = Unknown0} = State) ->
+tick(#state{link = Link, parked = Parked, lost = Lost0, unknown = Unknown0} = State) ->
     Now = erlang:monotonic_time(second) - erlang:convert_time_unit(
                                             erlang:system_info(start_time), native, second),
-    {Lost, Last, Unknown, Received} = megaphone_nif:tick(Link, Now),
+    {Lost, Last, Unknown, Received, Swamped, Overflowed} =
+        megaphone_nif:tick(Link, Now, Parked =/= undefined),
     _ = case Lost - Lost0 of
             0 -> State;
             New -> ?LOG_INFO("link ~ts: dropped the content of ~b frame(s) for connections "
@@ -306,19 +413,88 @@ tick(#state{link = Link, lost = Lost0, unknown = Unknown0} = State) ->
     _ = [?LOG_WARNING("link ~ts: ~b more connection(s) like that (~ts)",
                       [State#state.who, More, Kind])
          || {Kind, More} <- maps:to_list(State#state.said), More > 0],
-    heartbeat(Received, State#state{lost = Lost, unknown = Unknown, said = #{}}).
+    _ = Overflowed andalso not State#state.overflowed andalso
+        warn("link ~ts: its peer acknowledges too little (resume_buffer); it cannot be resumed "
+             "any more", [], State),
+    Next = State#state{lost = Lost, unknown = Unknown, overflowed = Overflowed, said = #{}},
+    case Swamped of
+        true when Parked =/= undefined ->
+            gone("link ~ts: too much waits for a peer that is not there", [], Next);
+        _ ->
+            heartbeat(Received, Next)
+    end.
 
-heartbeat(Received, #state{version = 2, received = Received, silent = Silent} = State) ->
+heartbeat(_Received, #state{parked = #{}} = State) ->
+    {noreply, State};
+heartbeat(_Received, #state{options = #{version := 1}} = State) ->
+    {noreply, State};
+heartbeat(Received, #state{received = Received, silent = Silent} = State) ->
+    Limit = ?MISSES_MAX * interval(State),
     case Silent + 1 of
-        Seconds when Seconds >= 3 * ?HEARTBEAT ->
-            lost("link ~ts: nothing came for ~b s, not even an answer to a ping", [Seconds], State);
+        Seconds when Seconds >= Limit ->
+            dropped("link ~ts: nothing came for ~b s, not even an answer to a ping", [Seconds],
+                    State);
         Seconds ->
-            _ = Seconds rem ?HEARTBEAT =:= 0 andalso
-                megaphone_nif:ping(State#state.link, integer_to_binary(Seconds)),
-            {noreply, State#state{silent = Seconds}}
+            {noreply, beat(State#state{silent = Seconds})}
     end;
 heartbeat(Received, State) ->
-    {noreply, State#state{received = Received, silent = 0}}.
+    {noreply, beat(State#state{received = Received, silent = 0})}.
+
+beat(#state{link = Link, beat = Beat} = State) ->
+    case interval(State) of
+        Interval when Beat + 1 >= Interval ->
+            SentAt = erlang:monotonic_time(microsecond),
+            Word = integer_to_binary(erlang:unique_integer([positive])),
+            megaphone_nif:ping(Link, Word),
+            State#state{beat = 0, ping = {Word, SentAt}};
+        _ ->
+            State#state{beat = Beat + 1}
+    end.
+
+%% In ticks.
+interval(#state{options = #{heartbeat := Milliseconds}}) ->
+    max(1, Milliseconds div ?TICK).
+
+%%% parked
+
+detach(_Received, _Pid, #state{final = true} = State) ->
+    {reply, {error, closed}, State};
+detach(Received, Pid, #state{parked = undefined} = State) ->
+    case resume_timeout(State) of
+        0 -> {reply, {error, forgotten}, State};
+        Seconds -> detach(Received, Pid, park(Seconds, "link ~ts: its peer dials again", [], State))
+    end;
+detach(Received, Pid, #state{link = Link, parked = Parked} = State) ->
+    case megaphone_nif:link_rewind(Link, Received) of
+        {ok, _} = Ours ->
+            {reply, Ours, State#state{parked = Parked#{detacher := Pid}}};
+        {error, einval} ->
+            _ = warn("link ~ts: cannot be resumed: its peer has ~b byte(s) of it, which are not "
+                     "those that we know it has", [Received], State),
+            {stop, {shutdown, link_lost}, {error, forgotten}, State}
+    end.
+
+%% The transport is of no use any more.
+dropped(Format, Args, State) ->
+    case resume_timeout(State) of
+        0 -> gone(Format, Args, State);
+        Seconds -> {noreply, park(Seconds, Format, Args, State)}
+    end.
+
+%% Seconds for which the link may be parked.
+resume_timeout(#state{final = true}) -> 0;
+resume_timeout(#state{link = Link}) -> megaphone_nif:link_resumable(Link).
+
+park(Seconds, Format, Args, #state{link = Link, sender = Sender, transport = Transport} = State) ->
+    _ = Sender =/= undefined andalso megaphone_sender:stop(Link, Sender),
+    megaphone_transport:abort(Transport),
+    #{connections := Number} = maps:from_list(megaphone_nif:link_info(Link)),
+    _ = warn(Format ++ "; parked with ~b connection(s), for ~b s at most", Args ++ [Number, Seconds],
+             State),
+    State#state{transport = undefined, sender = undefined, choked = false,
+                parked = #{timer => erlang:start_timer(Seconds * 1000, self(), parked),
+                           since => erlang:monotonic_time(millisecond),
+                           detacher => undefined}}.
 
 %%% the end
 
@@ -329,7 +505,7 @@ refuse_link(Code, Text, #state{link = Link, sender = Sender} = State) ->
     _ = warn("link ~ts: ~ts (~ts); the link is closed", [Text, Code], State),
     {stop, {shutdown, {link, Code}}, State}.
 
-lost(Format, Args, State) ->
+gone(Format, Args, State) ->
     _ = warn(Format, Args, State),
     {stop, {shutdown, link_lost}, State}.
 

@@ -1,20 +1,30 @@
-%%% @doc Writes what gathers in a link's outbox. Sleeps while there is nothing; is woken once by
-%%% the first frame, and then writes all that has come meanwhile in one go.
+%%% @doc Writes what gathers in a link's outbox to its transport. Sleeps while there is nothing;
+%%% is woken once by the first frame, and then writes all that has come meanwhile in one go.
+%%%
+%%% It lives as long as the transport: a link that is parked has none.
 -module(megaphone_sender).
 
 %% megaphone_receiver
--export([start_link/2, flush/2]).
+-export([start_link/2, stop/2, flush/2]).
 %% proc_lib
 -export([init/3]).
 
-%% @doc Starts the sender of a link, on behalf of its receiver. `Socket' may be written by any
-%% process; its send_timeout decides how long a peer may take nothing.
--spec start_link(megaphone_nif:link(), gen_tcp:socket()) -> pid().
-start_link(Link, Socket) ->
-    Pid = proc_lib:spawn_link(?MODULE, init, [self(), Link, Socket]),
+%% @doc Starts the sender of a link on a transport, on behalf of its receiver. The transport's
+%% send_timeout decides how long a peer may take nothing.
+-spec start_link(megaphone_nif:link(), megaphone_transport:t()) -> pid().
+start_link(Link, Transport) ->
+    Pid = proc_lib:spawn_link(?MODULE, init, [self(), Link, Transport]),
     ok = megaphone_nif:link_sender(Link, Pid),
     Pid ! '$megaphone_drain',
     Pid.
+
+%% @doc Ends a sender, which may be in the middle of a write, and returns when it is gone. For its
+%% receiver only.
+-spec stop(megaphone_nif:link(), pid()) -> ok.
+stop(Link, Pid) ->
+    ok = megaphone_nif:link_sender(Link, undefined),
+    exit(Pid, kill),
+    receive {'EXIT', Pid, _} -> ok end.
 
 %% @doc Waits until all that is in the outbox now is written, at most so many milliseconds. Called
 %% before a link is closed, so that the last words reach the peer.
@@ -34,47 +44,32 @@ flush(Pid, Timeout) ->
     end.
 
 %% @private
--spec init(pid(), megaphone_nif:link(), gen_tcp:socket()) -> no_return().
-init(Receiver, Link, Socket) ->
+-spec init(pid(), megaphone_nif:link(), megaphone_transport:t()) -> no_return().
+init(Receiver, Link, Transport) ->
     process_flag(trap_exit, true),
-    loop(Receiver, Link, Socket).
+    loop(Receiver, Link, Transport).
 
-loop(Receiver, Link, Socket) ->
+loop(Receiver, Link, Transport) ->
     receive
         '$megaphone_drain' ->
-            write(Receiver, Link, Socket),
-            loop(Receiver, Link, Socket);
+            write(Link, Transport),
+            loop(Receiver, Link, Transport);
         {flush, From, Ref} ->
-            write(Receiver, Link, Socket),
+            write(Link, Transport),
             From ! {flushed, Ref},
-            loop(Receiver, Link, Socket);
+            loop(Receiver, Link, Transport);
         {'EXIT', Receiver, Reason} ->
-            stop(Reason, Link)
+            exit(Reason)
     end.
 
 %% `empty' parks: the next frame sends '$megaphone_drain'.
-write(Receiver, Link, Socket) ->
+write(Link, Transport) ->
     case megaphone_nif:drain(Link) of
         empty ->
             ok;
         Bytes ->
-            case gen_tcp:send(Socket, Bytes) of
-                ok -> write(Receiver, Link, Socket);
-                {error, Reason} -> failed(Receiver, Link, Reason)
+            case megaphone_transport:send(Transport, Bytes) of
+                ok -> write(Link, Transport);
+                {error, Reason} -> exit({shutdown, {link_write, Reason}})
             end
     end.
-
-%% Where the receiver lives it learns of it, and ends the link in good order.
--spec failed(pid(), megaphone_nif:link(), term()) -> no_return().
-failed(Receiver, Link, Reason) ->
-    receive
-        {'EXIT', Receiver, Why} -> stop(Why, Link)
-    after 0 ->
-            exit({shutdown, {link_write, Reason}})
-    end.
-
-%% A receiver that was killed could end nothing: no user may be left on a link that is gone.
--spec stop(term(), megaphone_nif:link()) -> no_return().
-stop(Reason, Link) ->
-    megaphone_receiver:end_connections(Link, link_lost),
-    exit(Reason).

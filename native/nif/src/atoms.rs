@@ -3,14 +3,14 @@
 rustler::atoms! {
     ok, error, wait, more, done, empty, undefined, infinity, choked, closed,
     // error reasons, as `inet` says them
-    einval, emsgsize, enomem, econnreset, badarg, not_owner,
+    einval, emsgsize, enobufs, enomem, econnreset, badarg, not_owner,
     // sockets and their messages
     inet = "$inet", megaphone_socket, tcp, http, tcp_closed, tcp_error, tcp_passive,
     // between the NIF and the processes that wait on it
     reply = "$megaphone_reply", drain = "$megaphone_drain", ready = "$megaphone_ready",
     resume = "$megaphone_resume",
     // what `feed` and `tick` report to the receiver
-    up, open, goaway, peer_error, reset, fatal,
+    up, hello, open, goaway, peer_error, reset, fatal, pong,
     // options
     active, once, mode, list, binary, packet, raw, line, http_bin, httph, httph_bin, buffer,
     packet_size, header, deliver, term, line_delimiter, send_timeout, send_timeout_close,
@@ -25,7 +25,8 @@ rustler::atoms! {
     scheme, https, star = "*",
     // info
     id, link, state, reason, owner, peer, local, version, name, connections, received,
-    sent, queued, waiting, peer_name, unknown_verbs, dropped,
+    sent, queued, waiting, peer_name, unknown_verbs, dropped, retained, limits, max, now, hits,
+    data_queue, control_queue, resume_buffer, link_buffered, node_buffered, max_connections,
     // states
     peer_closed, we_closed, lingering,
 }

@@ -23,6 +23,11 @@ use crate::inbox::Inbox;
 use crate::link::Link;
 use crate::options::{Active, Options};
 use crate::pending::Pending;
+use crate::sync::lock;
+
+/// Bytes that a connection may hold whatever the others do: a request that has not come whole is
+/// no reason to end its client.
+const HELD_ANYWAY: u32 = 1024;
 
 /// The resource behind `{'$inet', megaphone_socket, Ref}`.
 pub struct Conn {
@@ -68,6 +73,8 @@ pub struct State {
     pub watchers: Vec<(LocalPid, u64)>,
     /// `getstat`.
     pub stats: Stats,
+    /// Bytes held here, as its link's count knows them.
+    counted: u32,
 }
 
 /// Packets and bytes one way.
@@ -141,6 +148,7 @@ impl Conn {
                 owner: None,
                 watchers: Vec::new(),
                 stats: Stats::default(),
+                counted: 0,
             }),
         }
     }
@@ -152,14 +160,20 @@ impl Conn {
         env: Env<'e>,
         this: Option<&'c ResourceArc<Conn>>,
     ) -> Held<'c, 'e> {
-        // A panic under the lock became an Erlang error; the state is still sound to read.
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         Held {
             env,
             conn: self,
             this,
-            state,
+            state: lock(&self.state),
         }
+    }
+}
+
+/// A socket that nobody has any more may have held what nobody read.
+impl Drop for Conn {
+    fn drop(&mut self) {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        self.link.held.change(-i64::from(state.counted));
     }
 }
 
@@ -178,6 +192,15 @@ pub struct Held<'c, 'e> {
     state: MutexGuard<'c, State>,
 }
 
+impl Drop for Held<'_, '_> {
+    fn drop(&mut self) {
+        // Bytes that have just arrived are counted once they have been offered to who wants them.
+        if !self.inbox.arrived {
+            self.count_held();
+        }
+    }
+}
+
 impl std::ops::Deref for Held<'_, '_> {
     type Target = State;
 
@@ -193,6 +216,23 @@ impl std::ops::DerefMut for Held<'_, '_> {
 }
 
 impl<'e> Held<'_, 'e> {
+    /// Tells the link's count how many bytes this connection holds; returns how many.
+    pub fn count_held(&mut self) -> u32 {
+        let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());
+        let held = u32::try_from(self.inbox.buffer.len() + pending).unwrap_or(u32::MAX);
+        if held != self.counted {
+            let change = i64::from(held) - i64::from(self.counted);
+            self.conn.link.held.change(change);
+            self.counted = held;
+        }
+        held
+    }
+
+    /// Whether this connection is one too many that holds so much.
+    pub fn holds_too_much(&mut self) -> bool {
+        self.count_held() > HELD_ANYWAY && self.conn.link.held.is_over()
+    }
+
     /// The socket as Erlang knows it.
     pub fn socket(&self) -> Option<Term<'e>> {
         let this = self.this?;

@@ -30,6 +30,17 @@ impl<'e> Held<'_, 'e> {
         }
     }
 
+    /// Closes the socket over its owner's head; what `send` took still goes out.
+    pub fn close_for(&mut self, reason: CloseReason) {
+        if self.is_open() {
+            let told = std::mem::replace(&mut self.inbox.end_told, true);
+            if self.options.active != Active::False && !told {
+                self.tell_owner(closed_message);
+            }
+            self.close(reason);
+        }
+    }
+
     /// Ends the connection at once and says so to the far side; nothing more is delivered there.
     pub fn abort(&mut self, reason: CloseReason) {
         if self.flow.state() != FlowState::Closed {
@@ -47,7 +58,7 @@ impl<'e> Held<'_, 'e> {
 
     /// The far side closed: what it sent before is still read, nothing more can be sent.
     pub fn peer_closed(&mut self, reason: CloseReason) {
-        self.off_the_wire();
+        self.off_the_wire(reason);
         self.fail_senders();
         if let Phase::Lingering(_) = self.phase {
             self.phase = Phase::Closed(reason);
@@ -144,7 +155,7 @@ impl<'e> Held<'_, 'e> {
                 let control = Control::Close { id, reason };
                 self.conn.link.outbox.push_control(self.env, &control);
             }
-            self.off_the_wire();
+            self.off_the_wire(reason);
         }
     }
 
@@ -162,13 +173,13 @@ impl<'e> Held<'_, 'e> {
     /// After both ends the id is gone from the link; the socket may still be read.
     pub fn leave_if_both_ended(&mut self) {
         if self.flow.state() == FlowState::Closed {
-            self.off_the_wire();
+            self.off_the_wire(CloseReason::Normal);
         }
     }
 
-    fn off_the_wire(&mut self) {
+    fn off_the_wire(&mut self, reason: CloseReason) {
         self.flow.close();
-        self.conn.link.forget(self.conn.id);
+        self.conn.link.forget(self.conn.id, reason);
     }
 }
 

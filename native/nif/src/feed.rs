@@ -70,9 +70,11 @@ pub fn feed<'e>(env: Env<'e>, link: &ResourceArc<Link>, chunk: &[u8]) -> Fed<'e>
     let mut machine = link.machine();
     let mut input = chunk;
     let fatal = feeding.run(&mut machine, &mut input).err();
-    for conn in &feeding.touched {
-        hold(conn, env).serve_arrived();
+    drop(machine);
+    for conn in std::mem::take(&mut feeding.touched) {
+        feeding.serve(&conn);
     }
+    link.acknowledge(env, Machine::ack);
     let used = chunk.len() - input.len();
     rustler::schedule::consume_timeslice(env, TIMESLICE_PERCENT);
     let received = &link.counters.received;
@@ -100,16 +102,27 @@ impl<'e> Feeding<'_, 'e> {
                 Event::Open(open) => self.open(machine, &open),
                 Event::Close { id, reason } => self.ended(id, |held| held.peer_closed(reason)),
                 Event::Reset { id, reason } => self.ended(id, |held| held.peer_reset(reason)),
-                other => self.about_the_link(machine, other),
+                other => self.about_the_link(other)?,
             }
         }
-        if self.link.outbox.queued() > ALL_MAX {
+        if self.link.is_swamped() {
             return Err(Fatal {
                 code: megaphone_proto::control::ErrorCode::Limit,
                 text: format!("more than {ALL_MAX} bytes wait for a peer that does not read"),
             });
         }
         Ok(())
+    }
+
+    /// Hands out what a connection got in this chunk; what nobody takes is held, while it may be.
+    fn serve(&mut self, conn: &ResourceArc<Conn>) {
+        let mut held = hold(conn, self.env);
+        held.serve_arrived();
+        if held.holds_too_much() {
+            held.abort(CloseReason::Overload);
+            drop(held);
+            self.blame(conn.id, "too much is held for connections (max_buffered)");
+        }
     }
 
     fn content(&mut self, machine: &Machine, id: ConnectionId, bytes: &[u8]) -> Result<(), Fatal> {
@@ -184,6 +197,7 @@ impl<'e> Feeding<'_, 'e> {
             // Nobody can tell whose bytes come next under this id: nobody gets them.
             hold(&conn, self.env).abort(CloseReason::ProtocolError);
         } else {
+            self.link.counters.refused.add();
             self.refuse(id, CloseReason::Limit);
         }
         self.blame(id, &refusal.to_string());
@@ -239,30 +253,27 @@ impl<'e> Feeding<'_, 'e> {
         }
     }
 
-    fn about_the_link(&mut self, machine: &Machine, event: Event) {
+    fn about_the_link(&mut self, event: Event) -> Result<(), Fatal> {
         match event {
-            Event::Up { version } => {
-                self.link.up(version, machine.max_content_to_send());
-                let peer = machine.peer();
-                if version > 1 {
-                    let hello = machine.hello();
-                    self.link.outbox.push_urgent(self.env, &hello);
-                }
-                let name = peer.map_or("", |hello| hello.name.as_str());
-                self.tell((atoms::up(), version, name));
-            }
             Event::Ping { word } => {
                 let pong = Control::Pong { word };
                 self.link.outbox.push_urgent(self.env, &pong);
             }
-            Event::Goaway { reason, .. } => self.tell((atoms::goaway(), reason.as_str())),
+            Event::Pong { word } => self.tell((atoms::pong(), word)),
+            Event::Ack { bytes } => self.link.outbox.acknowledge(bytes)?,
+            Event::Goaway {
+                reason,
+                retry_after,
+                within,
+            } => self.tell((atoms::goaway(), reason.as_str(), retry_after, within)),
             Event::PeerError { code, text } => {
                 let text = text.escape_debug().to_string();
                 self.tell((atoms::peer_error(), code.as_str(), text));
             }
-            // Acknowledgements and pongs matter to resume and to heartbeats, not here.
+            // Those are run's.
             _ => {}
         }
+        Ok(())
     }
 
     /// A connection did wrong and was reset; the log shall name it.

@@ -9,7 +9,9 @@ use rustler::{Atom, Encoder, Env, Term};
 
 use crate::atoms;
 use crate::conn::{Count, Held, Phase};
+use crate::limits::{self, Shown};
 use crate::link::Link;
+use crate::outbox::{ALL_MAX, DATA_HIGH};
 
 /// `{Ip, Port}` as `inet` writes it.
 pub fn address(env: Env<'_>, address: SocketAddr) -> Term<'_> {
@@ -112,20 +114,84 @@ impl Link {
             let name = machine.peer().map(|hello| hello.name.clone());
             (name.unwrap_or_default(), machine.unknown_verbs())
         };
+        // Not below: a guard in there would live until the list is whole, which locks again.
+        let connections = self.table().len();
         let counters = &self.counters;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         vec![
             (atoms::name(), self.settings.name.encode(env)),
             (atoms::version(), self.version().encode(env)),
             (atoms::peer_name(), peer.encode(env)),
-            (atoms::connections(), self.table().len().encode(env)),
+            (atoms::connections(), connections.encode(env)),
             (atoms::open(), count(&counters.opened).encode(env)),
+            (atoms::closed(), self.closed_counts(env)),
             (atoms::received(), count(&counters.received).encode(env)),
             (atoms::sent(), count(&counters.sent).encode(env)),
             (atoms::queued(), self.outbox.queued().encode(env)),
+            (atoms::retained(), self.outbox.retained().encode(env)),
             (atoms::dropped(), count(&counters.dropped).encode(env)),
             (atoms::unknown_verbs(), unknown_verbs.encode(env)),
             (atoms::choked(), self.choked().encode(env)),
+            (atoms::limits(), self.limits(connections, env)),
         ]
     }
+
+    fn closed_counts<'e>(&self, env: Env<'e>) -> Term<'e> {
+        let counts = self.counters.closed().filter_map(|(reason, count)| {
+            let reason = Atom::from_str(env, reason.as_str()).ok()?;
+            Some((reason.encode(env), count.encode(env)))
+        });
+        map(env, counts)
+    }
+
+    /// `#{Name => #{max, now, hits}}` of all that a link may hold.
+    fn limits<'e>(&self, connections: usize, env: Env<'e>) -> Term<'e> {
+        let of = |max: usize, now: usize, hits: u64| Shown {
+            max: max as u64,
+            now: now as u64,
+            hits,
+        };
+        let queued = self.outbox.queued();
+        let settings = &self.settings;
+        let overflowed = u64::from(self.outbox.overflowed());
+        let limits = [
+            (
+                atoms::data_queue(),
+                of(DATA_HIGH, queued, self.outbox.full.get()),
+            ),
+            (
+                atoms::control_queue(),
+                of(ALL_MAX, queued, u64::from(self.is_swamped())),
+            ),
+            (
+                atoms::resume_buffer(),
+                of(settings.resume_buffer, self.outbox.retained(), overflowed),
+            ),
+            (
+                atoms::max_connections(),
+                of(
+                    settings.max_connections,
+                    connections,
+                    self.counters.refused.get(),
+                ),
+            ),
+            (atoms::link_buffered(), self.held.shown()),
+            (atoms::node_buffered(), limits::node()),
+        ];
+        let shown = limits.map(|(name, Shown { now, max, hits })| {
+            let shown = [
+                (atoms::max().encode(env), max.encode(env)),
+                (atoms::now().encode(env), now.encode(env)),
+                (atoms::hits().encode(env), hits.encode(env)),
+            ];
+            (name.encode(env), map(env, shown))
+        });
+        map(env, shown)
+    }
+}
+
+fn map<'e>(env: Env<'e>, pairs: impl IntoIterator<Item = (Term<'e>, Term<'e>)>) -> Term<'e> {
+    let (keys, values): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+    // Only a key that stands twice is an error.
+    Term::map_from_term_arrays(env, &keys, &values).unwrap_or(atoms::undefined().encode(env))
 }

@@ -13,6 +13,7 @@ mod feed;
 mod http_terms;
 mod inbox;
 mod info;
+mod limits;
 mod link;
 mod nifs;
 mod options;
@@ -20,6 +21,7 @@ mod outbound;
 mod outbox;
 mod pending;
 mod requests;
+mod sync;
 
 fn load(env: rustler::Env, _info: rustler::Term) -> bool {
     http_terms::load(env);

@@ -2,39 +2,38 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use crossbeam_queue::SegQueue;
-use megaphone_proto::control::CloseReason;
+use megaphone_proto::control::{CloseReason, Control};
 use megaphone_proto::frame::ConnectionId;
-use megaphone_proto::link::{Link as Machine, LinkConfig, Role};
+use megaphone_proto::link::Link as Machine;
+use megaphone_proto::parking::Parking;
 use megaphone_proto::table::Table;
 use rustler::{Env, LocalPid, Resource, ResourceArc};
 
 use crate::atoms;
 use crate::conn::{Conn, Phase, hold};
-use crate::outbox::{DATA_LOW, Outbox};
+use crate::limits::{Held, Hits};
+use crate::outbox::{ALL_MAX, DATA_LOW, Outbox};
+use crate::sync::lock;
 
 /// Connections served in one go: ended with their link, or called again after they had to wait.
 const BATCH: usize = 64;
 
 /// What a receiver decides for its link.
 pub struct Settings {
-    /// The link's own name, for logs and the hello.
+    /// The link's own name, for logs.
     pub name: String,
-    /// This node's name, for the hello.
-    pub node: String,
-    /// Random bytes in hex.
-    pub nonce: String,
     /// Bytes a connection may send before we have taken any.
     pub window: u32,
-    /// Largest content of one frame.
-    pub max_frame: u32,
-    /// Whether plain version 1 is spoken here.
-    pub allow_v1: bool,
     /// Connections at a time.
     pub max_connections: usize,
+    /// Bytes sent and not acknowledged that are kept for a peer that resumes.
+    pub resume_buffer: usize,
+    /// Bytes held for its connections.
+    pub max_buffered: u64,
     /// Seconds after which a silent connection of a version 1 link is closed.
     pub idle_timeout: Option<u32>,
     /// Both ends of the link's own socket: all that version 1 can say of a client's address.
@@ -51,15 +50,18 @@ pub struct Link {
     pub outbox: Outbox,
     /// Counted for `info`.
     pub counters: Counters,
+    /// What its connections hold.
+    pub held: Held,
     /// The receiving state machine; only `feed` uses it for long.
     pub machine: Mutex<Machine>,
     table: Mutex<Table<ResourceArc<Conn>>>,
-    version: AtomicU32,
-    max_content: AtomicU32,
+    version: u32,
+    max_content: u32,
     clock: AtomicU32,
     /// Connections that have more to hand out than one go allows.
     ready: SegQueue<ResourceArc<Conn>>,
-    ready_told: AtomicBool,
+    /// The receiver, as far as `ready` is concerned.
+    parking: Parking,
     /// Connections with credit and no room in the outbox.
     stalled: SegQueue<ResourceArc<Conn>>,
     lingering: Mutex<Vec<(ResourceArc<Conn>, usize)>>,
@@ -82,6 +84,10 @@ pub struct Counters {
     pub lost: AtomicU64,
     /// The last id whose content was dropped.
     pub last_lost: AtomicU64,
+    /// Opens refused because there were `max_connections`.
+    pub refused: Hits,
+    /// Connections that are gone, by why, in the order of [`CloseReason::ALL`].
+    closed: [AtomicU64; CloseReason::ALL.len()],
 }
 
 impl Counters {
@@ -96,37 +102,45 @@ impl Counters {
         self.lost.fetch_add(1, Ordering::Relaxed);
         self.last_lost.store(id.get(), Ordering::Relaxed);
     }
+
+    /// Counts a connection that is gone.
+    pub fn close_one(&self, reason: CloseReason) {
+        self.closed[reason as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many are gone for each reason that there was.
+    pub fn closed(&self) -> impl Iterator<Item = (CloseReason, u64)> {
+        let counts = self
+            .closed
+            .iter()
+            .map(|count| count.load(Ordering::Relaxed));
+        let all = CloseReason::ALL.iter().copied().zip(counts);
+        all.filter(|(_, count)| *count > 0)
+    }
 }
 
 #[rustler::resource_impl]
 impl Resource for Link {}
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A panic under a lock became an Erlang error; what it guards is sound to read.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Link {
-    /// A link of which nothing has come yet.
-    pub fn new(settings: Settings, receiver: LocalPid) -> Self {
-        let config = LinkConfig {
-            window: settings.window,
-            max_content: settings.max_frame,
-            allow_v1: settings.allow_v1,
-            link: Some(settings.name.clone()),
-            ..LinkConfig::new(Role::Node, settings.node.clone(), settings.nonce.clone())
-        };
+    /// The link behind a handshake: its stream is `machine`'s.
+    pub fn new(settings: Settings, machine: Machine, receiver: LocalPid) -> Self {
+        let resumable = machine.resume_timeout() > 0;
+        let resume_buffer = if resumable { settings.resume_buffer } else { 0 };
+        let parking = Parking::new();
+        parking.park(|| None::<()>);
         Link {
             receiver,
-            outbox: Outbox::default(),
+            outbox: Outbox::new(resume_buffer),
             counters: Counters::default(),
-            machine: Mutex::new(Machine::new(config)),
+            held: Held::new(settings.max_buffered),
             table: Mutex::new(Table::new(settings.max_connections)),
-            version: AtomicU32::new(0),
-            max_content: AtomicU32::new(settings.max_frame),
+            version: machine.version().unwrap_or(1),
+            max_content: machine.max_content_to_send(),
+            machine: Mutex::new(machine),
             clock: AtomicU32::new(0),
             ready: SegQueue::new(),
-            ready_told: AtomicBool::new(false),
+            parking,
             stalled: SegQueue::new(),
             lingering: Mutex::default(),
             choking: AtomicUsize::new(0),
@@ -135,20 +149,14 @@ impl Link {
         }
     }
 
-    /// 0 before the first frame, then 1 or 2.
+    /// 1 or 2.
     pub fn version(&self) -> u32 {
-        self.version.load(Ordering::Relaxed)
-    }
-
-    /// The version and the largest frame we may send are known.
-    pub fn up(&self, version: u32, max_content: u32) {
-        self.max_content.store(max_content, Ordering::Relaxed);
-        self.version.store(version, Ordering::Relaxed);
+        self.version
     }
 
     /// Largest content of a frame that we send.
     pub fn max_content(&self) -> u32 {
-        self.max_content.load(Ordering::Relaxed)
+        self.max_content
     }
 
     /// What a connection may have unread.
@@ -177,9 +185,12 @@ impl Link {
     }
 
     /// The id is gone from the wire.
-    pub fn forget(&self, id: ConnectionId) {
+    pub fn forget(&self, id: ConnectionId, reason: CloseReason) {
         // Dropped outside the lock: the last reference frees the connection.
-        let _gone = self.table().remove(id);
+        let gone = self.table().remove(id);
+        if gone.is_some() {
+            self.counters.close_one(reason);
+        }
     }
 
     /// Version 1: the peer does not know yet that we closed; what still comes is not a new client.
@@ -190,24 +201,24 @@ impl Link {
     /// Calls a connection again later, in the receiver's time.
     pub fn defer(&self, env: Env, conn: ResourceArc<Conn>) {
         self.ready.push(conn);
-        if !self.ready_told.swap(true, Ordering::SeqCst) {
+        if self.parking.wake() {
             let _ = env.send(&self.receiver, atoms::ready());
         }
     }
 
     /// Serves those who were deferred; `true` when some still wait.
     pub fn serve_ready(&self, env: Env) -> bool {
-        self.ready_told.store(false, Ordering::SeqCst);
         // Each connection may send 64 messages, so few of them make one call.
         for _ in 0..BATCH / 16 {
-            let Some(conn) = self.ready.pop() else {
+            let late = || self.parking.park(|| self.ready.pop());
+            let Some(conn) = self.ready.pop().or_else(late) else {
                 return false;
             };
             let mut held = hold(&conn, env);
             held.inbox.deferred = false;
             held.pump();
         }
-        !self.ready.is_empty()
+        true
     }
 
     /// Calls a connection again when the outbox has room.
@@ -297,11 +308,28 @@ impl Link {
         }
     }
 
-    /// Time passes: `now` in seconds of any clock that does not jump.
-    pub fn tick(&self, env: Env, now: u32) {
+    /// Time passes: `now` in seconds of any clock that does not jump. While the link is parked no
+    /// client can take anything, so none is given up for that.
+    pub fn tick(&self, env: Env, now: u32, parked: bool) {
         self.clock.store(now, Ordering::Relaxed);
-        self.sweep_lingering(env);
-        self.sweep_idle(env);
+        if !parked {
+            self.sweep_lingering(env);
+            self.sweep_idle(env);
+            self.acknowledge(env, Machine::ack_tick);
+        }
+    }
+
+    /// Says how much has come, if `due` says so.
+    pub fn acknowledge(&self, env: Env, due: fn(&mut Machine) -> Option<Control>) {
+        let ack = due(&mut self.machine());
+        if let Some(ack) = ack {
+            self.outbox.push_urgent(env, &ack);
+        }
+    }
+
+    /// Whether more waits to be written than may.
+    pub fn is_swamped(&self) -> bool {
+        self.outbox.queued() > ALL_MAX
     }
 
     /// Ends a batch of connections for `reason`; `true` when there are more. Called when the link

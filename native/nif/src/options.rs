@@ -37,6 +37,8 @@ pub struct Options {
     pub show_econnreset: bool,
     /// A `send` that times out closes the socket.
     pub send_timeout_close: bool,
+    /// Not for `setopts`: the next HTTP response shall say that it is the last one.
+    pub last_response: bool,
     /// Bytes of each binary delivered as a list in front of it.
     pub header: u16,
     /// Longest line of `{packet, line}`.
@@ -64,6 +66,7 @@ impl Default for Options {
             exit_on_close: true,
             show_econnreset: false,
             send_timeout_close: false,
+            last_response: false,
             header: 0,
             buffer: 1460,
             line_delimiter: b'\n',

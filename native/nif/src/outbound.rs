@@ -1,6 +1,7 @@
 //! From `send` to the outbox: credit, frames, and who blocks when there is no credit.
 
 use bytes::Bytes;
+use megaphone_proto::control::CloseReason;
 use megaphone_proto::packet::Mode;
 use rustler::Atom;
 
@@ -30,7 +31,16 @@ impl Held<'_, '_> {
         };
         let header = &header[..header_len];
         self.stats.sent.add(header.len() + data.len());
-        for part in [header, data] {
+        let (line, rest) = match self.options.last_response {
+            true => data.split_at(status_line(data)),
+            false => (data, &data[..0]),
+        };
+        let close: &[u8] = if rest.is_empty() {
+            b""
+        } else {
+            b"Connection: close\r\n"
+        };
+        for part in [header, line, close, rest] {
             let now = if self.pending.is_some() {
                 0
             } else {
@@ -40,6 +50,10 @@ impl Held<'_, '_> {
                 let rest = Bytes::copy_from_slice(&part[now..]);
                 self.pending.get_or_insert_default().push(rest);
             }
+        }
+        if self.pending.is_some() && self.holds_too_much() {
+            self.abort(CloseReason::Overload);
+            return Sent::Error(atoms::enobufs());
         }
         self.wait_for_room()
     }
@@ -116,6 +130,7 @@ impl Held<'_, '_> {
         if self.conn.link.outbox.room() > 0 {
             return;
         }
+        self.conn.link.outbox.full.add();
         let this = self.this();
         if let (Some(pending), Some(this)) = (&mut self.pending, this)
             && !pending.stalled
@@ -144,7 +159,7 @@ impl Held<'_, '_> {
         };
         pending.senders.remove(at);
         if self.options.send_timeout_close {
-            self.abort(megaphone_proto::control::CloseReason::Timeout);
+            self.abort(CloseReason::Timeout);
         }
         true
     }
@@ -176,6 +191,17 @@ impl Held<'_, '_> {
                 self.answer(&pid, token, (atoms::error(), atoms::closed()));
             }
         }
+    }
+}
+
+/// Bytes of the status line, CRLF included, with which a final response of HTTP/1 begins; all of
+/// `data` where it begins none. A 1xx is not the last word (RFC 9110, 15.2), and after a 101 it
+/// is no HTTP any more.
+fn status_line(data: &[u8]) -> usize {
+    let end = data.windows(2).position(|two| two == b"\r\n");
+    match (data.strip_prefix(b"HTTP/1."), end) {
+        (Some([_, b' ', b'2'..=b'5', ..]), Some(end)) => end + 2,
+        _ => data.len(),
     }
 }
 

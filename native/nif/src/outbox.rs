@@ -1,17 +1,23 @@
 //! What waits to be written to a link: frames pushed from any scheduler, drained by the link's
 //! one sender process, which is woken only when it is parked.
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard};
 
 use bytes::{Bytes, BytesMut};
 use crossbeam_queue::SegQueue;
+use megaphone_proto::LinkError;
 use megaphone_proto::control::Control;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::limits::HEAD_LEN;
+use megaphone_proto::parking::Parking;
+use megaphone_proto::retained::Retained;
 use rustler::{Env, LocalPid, OwnedBinary};
 
 use crate::atoms;
+use crate::limits::Hits;
+use crate::sync::lock;
 
 /// Bytes of connections' data that may wait for a link; over it every `send` keeps its bytes with
 /// its connection, and blocks as on a busy port. 4 MiB is some 30 ms of a 1 Gbit/s link.
@@ -19,25 +25,100 @@ pub const DATA_HIGH: usize = 4 << 20;
 /// Once no more than this waits, connections held back by [`DATA_HIGH`] go on.
 pub const DATA_LOW: usize = 1 << 20;
 /// Bytes that may wait in all, control messages included. Only a peer that asks (opens, pings)
-/// and does not read the answers gets a link here; the link is then closed.
+/// and does not read the answers gets a link here, or one that is parked while very many
+/// connections end; the link is then closed.
 pub const ALL_MAX: usize = 16 << 20;
 
 /// The queue between the connections of a link and its sender.
-#[derive(Default)]
 pub struct Outbox {
     /// Pings, windows and the like: overtake data, as the protocol page asks.
     urgent: SegQueue<Bytes>,
     /// Data, ends, closes and resets: in the order they were pushed.
     ordered: SegQueue<Bytes>,
     queued: AtomicUsize,
-    parked: AtomicBool,
-    sender: OnceLock<LocalPid>,
+    parking: Parking,
+    /// Nobody while the link is parked.
+    sender: Mutex<Option<LocalPid>>,
+    written: Mutex<Written>,
+    /// How often data found no room.
+    pub full: Hits,
+}
+
+/// What the sender was given.
+struct Written {
+    /// As far as the peer may not have it.
+    retained: Retained,
+    /// What a resumed link has to write again, before all else.
+    again: VecDeque<Bytes>,
+    /// Bytes in it.
+    left: usize,
 }
 
 impl Outbox {
-    /// Names the process that drains. Called once, before the first push that must be seen.
-    pub fn set_sender(&self, sender: LocalPid) {
-        let _ = self.sender.set(sender);
+    /// An empty outbox that keeps up to `resume_buffer` unacknowledged bytes; 0 keeps none.
+    pub fn new(resume_buffer: usize) -> Self {
+        let written = Written {
+            retained: Retained::new(resume_buffer),
+            again: VecDeque::new(),
+            left: 0,
+        };
+        Outbox {
+            urgent: SegQueue::new(),
+            ordered: SegQueue::new(),
+            queued: AtomicUsize::new(0),
+            parking: Parking::new(),
+            sender: Mutex::new(None),
+            written: Mutex::new(written),
+            full: Hits::default(),
+        }
+    }
+
+    /// Names the process that drains, or nobody. A new one must drain at once, for what came while
+    /// there was none.
+    pub fn set_sender(&self, sender: Option<LocalPid>) {
+        *lock(&self.sender) = sender;
+    }
+
+    /// The peer has so many bytes.
+    ///
+    /// # Errors
+    /// It cannot: the link must be closed.
+    pub fn acknowledge(&self, received: u64) -> Result<(), LinkError> {
+        self.written().retained.acknowledge(received)
+    }
+
+    /// The link goes on for a peer that has so many bytes: what it lacks is drained again first.
+    /// `false`: it cannot. No sender may be draining.
+    pub fn rewind(&self, received: u64) -> bool {
+        let mut written = self.written();
+        let Some(mut lacking) = written.retained.rewind(received) else {
+            return false;
+        };
+        written.left += lacking.iter().map(Bytes::len).sum::<usize>();
+        // What was left of an earlier resumption comes behind: it was not written since.
+        lacking.append(&mut written.again);
+        written.again = lacking;
+        true
+    }
+
+    /// Whether the peer can be given all that it may lack.
+    pub fn may_resume(&self) -> bool {
+        self.written().retained.may_resume()
+    }
+
+    /// Whether it no longer can, because that was too much.
+    pub fn overflowed(&self) -> bool {
+        self.written().retained.overflowed()
+    }
+
+    /// Bytes written that the peer may lack.
+    pub fn retained(&self) -> usize {
+        let written = self.written();
+        written.retained.bytes() + written.left
+    }
+
+    fn written(&self) -> MutexGuard<'_, Written> {
+        lock(&self.written)
     }
 
     /// Bytes waiting.
@@ -70,23 +151,35 @@ impl Outbox {
     fn push(&self, env: Env, lane: &SegQueue<Bytes>, frame: Bytes) {
         self.queued.fetch_add(frame.len(), Ordering::Relaxed);
         lane.push(frame);
-        // Pairs with the swap in `park`: either the sender sees this frame, or we see it parked.
-        if self.parked.swap(false, Ordering::SeqCst)
-            && let Some(sender) = self.sender.get()
+        if self.parking.wake()
+            && let Some(sender) = *lock(&self.sender)
         {
-            // A sender that died takes its link with it; there is nobody else to tell.
-            let _ = env.send(sender, atoms::drain());
+            // A sender that died parks its link; there is nobody else to tell.
+            let _ = env.send(&sender, atoms::drain());
         }
     }
 
     /// Takes up to about `max` bytes (whole frames, at least one) out in one binary; `None` when
     /// nothing waits, and then the sender is parked: the next push wakes it.
     pub fn drain(&self, max: usize) -> Option<OwnedBinary> {
+        let mut written = self.written();
         let mut frames = Vec::new();
         let mut total = 0;
         while total < max {
+            let Some(bytes) = written.again.pop_front() else {
+                break;
+            };
+            total += bytes.len();
+            frames.push(bytes);
+        }
+        written.left -= total;
+        let again = total;
+        while total < max {
             // Only an outbox found empty parks: a sender with bytes in hand comes back anyway.
-            let late = || frames.is_empty().then(|| self.park()).flatten();
+            let late = || {
+                let empty = frames.is_empty();
+                empty.then(|| self.parking.park(|| self.pop())).flatten()
+            };
             let Some(frame) = self.pop().or_else(late) else {
                 break;
             };
@@ -96,29 +189,20 @@ impl Outbox {
         if frames.is_empty() {
             return None;
         }
-        self.queued.fetch_sub(total, Ordering::Relaxed);
+        self.queued.fetch_sub(total - again, Ordering::Relaxed);
         let mut out = OwnedBinary::new(total);
         let mut rest = out.as_mut_slice();
         for frame in frames {
             let (head, tail) = rest.split_at_mut(frame.len());
             head.copy_from_slice(&frame);
             rest = tail;
+            written.retained.push(frame);
         }
         Some(out)
     }
 
     fn pop(&self) -> Option<Bytes> {
         self.urgent.pop().or_else(|| self.ordered.pop())
-    }
-
-    /// Says that the sender goes to sleep, unless something came in just then.
-    fn park(&self) -> Option<Bytes> {
-        self.parked.store(true, Ordering::SeqCst);
-        let late = self.pop();
-        if late.is_some() {
-            self.parked.store(false, Ordering::SeqCst);
-        }
-        late
     }
 }
 

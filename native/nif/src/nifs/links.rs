@@ -7,11 +7,13 @@ use std::sync::atomic::Ordering;
 use megaphone_proto::control::{Control, ErrorCode};
 use megaphone_proto::frame::ConnectionId;
 use rustler::types::tuple::get_tuple;
-use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifMap, NifResult, ResourceArc, Term};
+use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, ResourceArc, Term};
 
+use super::handshake::HandshakeArg;
 use super::{close_reason, error};
 use crate::atoms;
 use crate::feed::{Fed, feed as feed_link};
+use crate::limits;
 use crate::link::{Link, Settings};
 
 /// Bytes drained in one call: one write that carries some hundreds of small frames.
@@ -22,32 +24,31 @@ type LinkArg = ResourceArc<Link>;
 #[derive(NifMap)]
 struct LinkOptions<'a> {
     name: String,
-    node: String,
-    nonce: String,
     window: u32,
-    max_frame: u32,
-    allow_v1: bool,
     max_connections: usize,
+    resume_buffer: usize,
+    max_buffered: u64,
     idle_timeout: Option<u32>,
     peer: Term<'a>,
     local: Term<'a>,
 }
 
+/// The link behind a handshake that is up; the handshake is used up.
 #[rustler::nif]
-fn link_new(env: Env, options: LinkOptions) -> LinkArg {
+fn link_new(env: Env, options: LinkOptions, handshake: HandshakeArg) -> NifResult<LinkArg> {
+    let machine = handshake.finish().ok_or(Error::BadArg)?;
     let addresses = (socket_addr(options.peer), socket_addr(options.local));
     let settings = Settings {
         name: options.name,
-        node: options.node,
-        nonce: options.nonce,
         window: options.window,
-        max_frame: options.max_frame,
-        allow_v1: options.allow_v1,
         max_connections: options.max_connections,
+        resume_buffer: options.resume_buffer,
+        max_buffered: options.max_buffered,
         idle_timeout: options.idle_timeout,
         addresses,
     };
-    ResourceArc::new(Link::new(settings, env.pid()))
+    let link = Link::new(settings, machine, env.pid());
+    Ok(ResourceArc::new(link))
 }
 
 /// A Unix socket has no IP address: its clients of version 1 come from nowhere in particular.
@@ -69,10 +70,22 @@ fn socket_addr(term: Term) -> SocketAddr {
     parse().unwrap_or_else(|| SocketAddr::from(([0, 0, 0, 0], 0)))
 }
 
+/// Who drains; nobody (`undefined`) while the link is parked.
 #[rustler::nif]
-fn link_sender(link: LinkArg, sender: LocalPid) -> Atom {
-    link.outbox.set_sender(sender);
+fn link_sender(link: LinkArg, sender: Term) -> Atom {
+    link.outbox.set_sender(sender.decode().ok());
     atoms::ok()
+}
+
+/// For a peer that has so many bytes of ours: what it lacks is drained again. The answer is how
+/// many of its bytes we have.
+#[rustler::nif]
+fn link_rewind(env: Env<'_>, link: LinkArg, received: u64) -> Term<'_> {
+    if link.outbox.rewind(received) {
+        (atoms::ok(), link.machine().received()).encode(env)
+    } else {
+        error(env, atoms::einval())
+    }
 }
 
 #[rustler::nif]
@@ -111,14 +124,15 @@ fn ready(env: Env, link: LinkArg) -> Atom {
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn tick(env: Env<'_>, link: LinkArg, now: u32) -> Term<'_> {
-    link.tick(env, now);
+fn tick(env: Env<'_>, link: LinkArg, now: u32, parked: bool) -> Term<'_> {
+    link.tick(env, now, parked);
     let counters = &link.counters;
     let lost = counters.lost.load(Ordering::Relaxed);
     let last = counters.last_lost.load(Ordering::Relaxed);
     let unknown_verbs = link.machine().unknown_verbs();
     let received = counters.received.load(Ordering::Relaxed);
-    (lost, last, unknown_verbs, received).encode(env)
+    let (swamped, overflowed) = (link.is_swamped(), link.outbox.overflowed());
+    (lost, last, unknown_verbs, received, swamped, overflowed).encode(env)
 }
 
 #[rustler::nif]
@@ -138,12 +152,18 @@ fn ping(env: Env, link: LinkArg, word: String) -> Atom {
 }
 
 #[rustler::nif]
-fn goaway(env: Env, link: LinkArg, reason: Term) -> NifResult<Atom> {
+fn goaway(
+    env: Env,
+    link: LinkArg,
+    reason: Term,
+    retry_after: Option<u32>,
+    within: Option<u32>,
+) -> NifResult<Atom> {
     if link.version() == 2 {
         let goaway = Control::Goaway {
             reason: close_reason(reason)?,
-            retry_after: None,
-            within: None,
+            retry_after,
+            within,
         };
         link.outbox.push_urgent(env, &goaway);
     }
@@ -166,6 +186,23 @@ fn end_some(env: Env, link: LinkArg, reason: Term) -> NifResult<Atom> {
 #[rustler::nif]
 fn link_info<'a>(env: Env<'a>, link: LinkArg) -> Vec<(Atom, Term<'a>)> {
     link.info(env)
+}
+
+/// Whether the peer may come back to this link after it dropped, and for how many seconds.
+#[rustler::nif]
+fn link_resumable(link: LinkArg) -> u32 {
+    if link.outbox.may_resume() {
+        link.machine().resume_timeout()
+    } else {
+        0
+    }
+}
+
+/// Bytes that the node may hold for all connections of all links.
+#[rustler::nif]
+fn set_max_buffered(bytes: u64) -> Atom {
+    limits::set_node_max(bytes);
+    atoms::ok()
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]

@@ -109,6 +109,20 @@ fn close(env: Env, conn: ConnArg) -> Atom {
     atoms::ok()
 }
 
+/// The same by somebody else than the owner, who sees what it would see if the client had closed.
+#[rustler::nif(name = "close")]
+fn close_for(env: Env, conn: ConnArg, reason: Term) -> NifResult<Atom> {
+    hold(&conn, env).close_for(close_reason(reason)?);
+    Ok(atoms::ok())
+}
+
+/// The next HTTP response on this connection shall say that it is the last one.
+#[rustler::nif]
+fn set_draining(env: Env, conn: ConnArg) -> Atom {
+    hold(&conn, env).options.last_response = true;
+    atoms::ok()
+}
+
 #[rustler::nif]
 fn abort(env: Env, conn: ConnArg, reason: Term) -> NifResult<Atom> {
     hold(&conn, env).abort(close_reason(reason)?);

@@ -1,0 +1,62 @@
+%%% @doc Ends the connections of a link that is gone, client by client: a million users who all
+%%% leave in one moment are what a node survives least.
+%%%
+%%% One process a link, which waits for the receiver to end, however it ends: also one that was
+%%% killed leaves nobody on a link that is no more.
+-module(megaphone_ender).
+
+%% megaphone_receiver
+-export([start/1]).
+%% proc_lib
+-export([init/2]).
+
+%% A batch of connections (64, megaphone_nif:end_some/2) each so many milliseconds: 6,400 a second.
+-define(PAUSE, 10).
+%% Of a link with more than that in this time, milliseconds, batches follow each other faster.
+-define(SPREAD_MAX, 30_000).
+-define(BATCH, 64).
+
+%% @doc Starts the ender of a link whose receiver the caller is.
+-spec start(megaphone_nif:link()) -> pid().
+start(Link) ->
+    proc_lib:spawn(?MODULE, init, [self(), Link]).
+
+%% @private
+-spec init(pid(), megaphone_nif:link()) -> ok.
+init(Receiver, Link) ->
+    Mref = erlang:monitor(process, Receiver),
+    receive
+        {'DOWN', Mref, process, Receiver, Reason} -> end_all(Link, reason(Reason))
+    end.
+
+%% Whoever stops us has no time to wait for, nor a client a place to come back to.
+reason(shutdown) -> shutdown;
+reason({shutdown, shutdown}) -> shutdown;
+reason(_) -> link_lost.
+
+end_all(Link, shutdown) ->
+    case megaphone_nif:end_some(Link, shutdown) of
+        more -> end_all(Link, shutdown);
+        done -> ok
+    end;
+end_all(Link, Reason) ->
+    #{connections := Number} = maps:from_list(megaphone_nif:link_info(Link)),
+    Steps = max(1, ?SPREAD_MAX div ?PAUSE),
+    spread(Link, Reason, Number div (Steps * ?BATCH) + 1).
+
+spread(Link, Reason, Batches) ->
+    case some(Link, Reason, Batches) of
+        more ->
+            receive after ?PAUSE -> ok end,
+            spread(Link, Reason, Batches);
+        done ->
+            ok
+    end.
+
+some(_Link, _Reason, 0) ->
+    more;
+some(Link, Reason, Batches) ->
+    case megaphone_nif:end_some(Link, Reason) of
+        more -> some(Link, Reason, Batches - 1);
+        done -> done
+    end.
