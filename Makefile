@@ -9,7 +9,7 @@ BUILT   := _build/default/lib/megaphone
 # All that is needed is here or comes from Debian and crates.io: rebar3 never asks hex.
 export REBAR_OFFLINE = 1
 
-.PHONY: build run test check bench install uninstall clean help
+.PHONY: build run test check fuzz memcheck bench install uninstall clean help
 
 build: ## compile the NIF, the edge daemon and the Erlang application (the default)
 	scripts/packages build
@@ -29,6 +29,14 @@ test: ## run every test: cargo's and Common Test's, the end-to-end ones included
 check: ## formatting, clippy, xref, dialyzer, shellcheck
 	scripts/packages build check
 	@scripts/check
+
+fuzz: ## look for inputs that break the protocol's code (TARGET=frames, all by default; SECONDS=60 for each)
+	scripts/packages build fuzz
+	@FUZZ_SECONDS=$(or $(SECONDS),60) scripts/fuzz $(TARGET)
+
+memcheck: ## the NIF's suites under AddressSanitizer, some minutes (SUITES='socket_SUITE', all link and socket ones by default)
+	scripts/packages build run test
+	@scripts/memcheck $(SUITES)
 
 bench: build ## measure against plain Erlang, side by side (QUICK=1: under a minute; WRITE=1: into docs/benchmarks.md)
 	@scripts/bench $(if $(WRITE),--write)
