@@ -7,8 +7,8 @@
 -export([load/0]).
 %% links
 -export([handshake_new/1, check_secret/1, handshake/2, handshake_answer/4]).
--export([link_new/2, link_sender/2, link_resumable/1, link_rewind/2, feed/3, drain/1, ready/1, tick/3,
-         link_error/3, goaway/4, ping/2, end_of_input/1, end_some/2, link_info/1, connections/1,
+-export([link_new/2, link_sender/2, link_resumable/1, link_may_rewind/2, link_rewind/2, feed/3,
+         drain/1, ready/1, tick/3, link_error/3, goaway/4, ping/2, end_of_input/1, end_some/2, link_info/1, connections/1,
          lookup/2, set_max_buffered/1]).
 %% connections
 -export([recv/2, recv_item/1, cancel_recv/2, unrecv/2, send/2, send_large/2, send_raw/2, send_timed_out/2,
@@ -108,6 +108,10 @@ link_sender(_Link, _Sender) -> not_loaded().
 %% @doc Seconds for which the link may be parked when its transport drops; 0: it is lost then.
 -spec link_resumable(link()) -> non_neg_integer().
 link_resumable(_Link) -> not_loaded().
+
+%% @doc Whether a peer that has so many bytes of ours can be given all the others.
+-spec link_may_rewind(link(), non_neg_integer()) -> boolean().
+link_may_rewind(_Link, _Received) -> not_loaded().
 
 %% @doc For a peer that has so many bytes of ours: what it lacks is drained again. The answer is
 %% how many of its bytes we have. No sender may be draining.

@@ -457,22 +457,23 @@ interval(#state{options = #{heartbeat := Milliseconds}}) ->
 
 %%% parked
 
+%% A dial that cannot be served leaves the link as it is: it may be an old one that comes late.
 detach(_Received, _Pid, #state{final = true} = State) ->
     {reply, {error, closed}, State};
-detach(Received, Pid, #state{parked = undefined} = State) ->
-    case resume_timeout(State) of
-        0 -> {reply, {error, forgotten}, State};
-        Seconds -> detach(Received, Pid, park(Seconds, "link ~ts: its peer dials again", [], State))
-    end;
-detach(Received, Pid, #state{link = Link, parked = Parked} = State) ->
-    case megaphone_nif:link_rewind(Link, Received) of
-        {ok, _} = Ours ->
-            {reply, Ours, State#state{parked = Parked#{detacher := Pid}}};
-        {error, einval} ->
-            _ = warn("link ~ts: cannot be resumed: its peer has ~b byte(s) of it, which are not "
-                     "those that we know it has", [Received], State),
-            {stop, {shutdown, link_lost}, {error, forgotten}, State}
+detach(Received, Pid, #state{link = Link} = State) ->
+    case megaphone_nif:link_may_rewind(Link, Received) of
+        true ->
+            #state{parked = Parked} = Next = parked(State),
+            {ok, _} = Ours = megaphone_nif:link_rewind(Link, Received),
+            {reply, Ours, Next#state{parked = Parked#{detacher := Pid}}};
+        false ->
+            {reply, {error, forgotten}, State}
     end.
+
+parked(#state{parked = undefined} = State) ->
+    park(resume_timeout(State), "link ~ts: its peer dials again", [], State);
+parked(State) ->
+    State.
 
 %% The transport is of no use any more.
 dropped(Format, Args, State) ->

@@ -77,6 +77,8 @@ works(Peer, Id, Socket) ->
 
 %% The process that holds this peer's link.
 link_pid(Peer) ->
+    %% The greeter says hello; the link is there with the first answer.
+    ok = link_peer:flush(Peer),
     #{<<"link">> := Name} = link_peer:hello(Peer),
     [Pid] = [Pid || {Pid, #{link := Link}} <- megaphone:links(), Link =:= Name],
     Pid.

@@ -50,8 +50,6 @@ struct Written {
     retained: Retained,
     /// What a resumed link has to write again, before all else.
     again: VecDeque<Bytes>,
-    /// Bytes in it.
-    left: usize,
 }
 
 impl Outbox {
@@ -60,7 +58,6 @@ impl Outbox {
         let written = Written {
             retained: Retained::new(resume_buffer),
             again: VecDeque::new(),
-            left: 0,
         };
         Outbox {
             urgent: SegQueue::new(),
@@ -91,14 +88,17 @@ impl Outbox {
     /// `false`: it cannot. No sender may be draining.
     pub fn rewind(&self, received: u64) -> bool {
         let mut written = self.written();
-        let Some(mut lacking) = written.retained.rewind(received) else {
+        let Some(lacking) = written.retained.rewind(received) else {
             return false;
         };
-        written.left += lacking.iter().map(Bytes::len).sum::<usize>();
-        // What was left of an earlier resumption comes behind: it was not written since.
-        lacking.append(&mut written.again);
+        // Takes the place of what an earlier resumption left, which is in it.
         written.again = lacking;
         true
+    }
+
+    /// Whether a peer that has so many bytes can be given all the others.
+    pub fn may_rewind(&self, received: u64) -> bool {
+        self.written().retained.may_rewind(received)
     }
 
     /// Whether the peer can be given all that it may lack.
@@ -113,8 +113,7 @@ impl Outbox {
 
     /// Bytes written that the peer may lack.
     pub fn retained(&self) -> usize {
-        let written = self.written();
-        written.retained.bytes() + written.left
+        self.written().retained.bytes()
     }
 
     fn written(&self) -> MutexGuard<'_, Written> {
@@ -172,7 +171,6 @@ impl Outbox {
             total += bytes.len();
             frames.push(bytes);
         }
-        written.left -= total;
         let again = total;
         while total < max {
             // Only an outbox found empty parks: a sender with bytes in hand comes back anyway.

@@ -77,6 +77,12 @@ fn link_sender(link: LinkArg, sender: Term) -> Atom {
     atoms::ok()
 }
 
+/// Whether a peer that has so many bytes of ours can be given all the others.
+#[rustler::nif]
+fn link_may_rewind(link: LinkArg, received: u64) -> bool {
+    link.outbox.may_rewind(received)
+}
+
 /// For a peer that has so many bytes of ours: what it lacks is drained again. The answer is how
 /// many of its bytes we have.
 #[rustler::nif]
