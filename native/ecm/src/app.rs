@@ -4,22 +4,21 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{info, warn};
 
 use crate::budget::Budget;
 use crate::config::Config;
+use crate::drain::drain;
 use crate::keeper;
 use crate::limits::{self, Places};
 use crate::links::Links;
 use crate::listener::Listener;
-use crate::log::Seldom;
-
-/// How often it is said that clients are refused.
-const REFUSALS: Duration = Duration::from_secs(1);
+use crate::log::Hits;
+use crate::totals;
 
 /// What all tasks share.
 #[derive(Debug)]
@@ -39,8 +38,8 @@ pub struct App {
     pub stop: CancellationToken,
     /// `close_timeout`.
     pub close_timeout: Duration,
-    /// Whether it may be said again that a client was refused.
-    pub refusals: Seldom,
+    /// Clients that were refused.
+    pub refusals: Hits,
 }
 
 /// Why the daemon could not run.
@@ -86,6 +85,7 @@ pub fn run(config: Config) -> Result<(), RunError> {
 async fn serve(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
+    let user_1 = signal(SignalKind::user_defined1()).map_err(RunError::Signals)?;
     let app = Arc::new(App::new(config));
     let listeners = bind_all(&app.config)?;
 
@@ -94,6 +94,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
         listener.announce();
         accepting.spawn(listener.run(Arc::clone(&app)));
     }
+    let _status = AbortOnDropHandle::new(tokio::spawn(status_on(user_1, Arc::clone(&app))));
     let mut links = JoinSet::new();
     for number in 1..=app.config.all_links() {
         links.spawn(keeper::keep(Arc::clone(&app), number));
@@ -105,22 +106,29 @@ async fn serve(config: Config) -> Result<(), RunError> {
         Some(_) = links.join_next() => return Err(RunError::Task("the keeper of a link")),
         Some(_) = accepting.join_next() => return Err(RunError::Task("a listener")),
     };
-    info!("{signal}: closing {} clients", app.places.taken());
+    info!(
+        "{signal}: {} clients may stay for {}",
+        app.places.taken(),
+        app.config.drain_time
+    );
     accepting.shutdown().await;
-    app.stop.cancel();
-    let ended = async {
-        while links.join_next().await.is_some() {}
-        app.places.all_free().await;
+    let again = tokio::select! {
+        () = drain(&app, &mut links) => None,
+        _ = terminate.recv() => Some("SIGTERM"),
+        _ = interrupt.recv() => Some("SIGINT"),
     };
-    let allowed = app.config.shutdown_timeout;
-    if timeout(allowed.get(), ended).await.is_err() {
-        let (clients, links) = (app.places.taken(), links.len());
-        warn!(
-            "shutdown_timeout={allowed} is over with {clients} clients and {links} links not done"
-        );
+    match again {
+        None => info!("ended"),
+        Some(signal) => info!("{signal} again: ended with {} clients", app.places.taken()),
     }
-    info!("ended");
     Ok(())
+}
+
+/// Logs what there is at each signal.
+async fn status_on(mut signal: Signal, app: Arc<App>) {
+    while signal.recv().await.is_some() {
+        totals::log(&app);
+    }
 }
 
 fn bind_all(config: &Config) -> Result<Vec<Listener>, RunError> {
@@ -138,7 +146,7 @@ impl App {
     /// How long connections may go on when the program begins to end: whole
     /// seconds, rounded up.
     pub fn drain_seconds(&self) -> u32 {
-        self.config.shutdown_timeout.get().as_secs_f64().ceil() as u32
+        self.config.drain_time.get().as_secs_f64().ceil() as u32
     }
 
     fn new(config: Config) -> Self {
@@ -150,20 +158,15 @@ impl App {
                 "max_clients={wanted} does not fit into {open_files} open files: {clients} are held at most"
             );
         }
-        let stop = CancellationToken::new();
-        let links = Links::new(
-            config.max_waiting.as_usize(),
-            config.connect_wait.get(),
-            stop.clone(),
-        );
+        let draining = CancellationToken::new();
         Self {
-            links,
+            links: Links::new(&config, draining.clone()),
             places: Places::new(clients),
             budget: Arc::new(Budget::new(config.max_buffered.get())),
-            draining: CancellationToken::new(),
-            stop,
+            draining,
+            stop: CancellationToken::new(),
             close_timeout: config.close_timeout.get(),
-            refusals: Seldom::every(REFUSALS),
+            refusals: Hits::new(),
             config,
         }
     }

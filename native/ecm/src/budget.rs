@@ -48,11 +48,10 @@ impl Budget {
     }
 }
 
-/// `NOW/MAX hits=N`, as status lines show a limit.
 impl fmt::Display for Budget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (held, hits) = (self.held.load(Relaxed), self.hits.count());
-        write!(f, "{held}/{} hits={hits}", self.max)
+        write!(f, "max_buffered={held}/{}:{hits}", self.max)
     }
 }
 
@@ -70,6 +69,6 @@ mod tests {
         assert!(!budget.take(5));
         assert!(!budget.take(usize::MAX));
         assert!(budget.take(4));
-        assert_eq!(budget.to_string(), "10/10 hits=3");
+        assert_eq!(budget.to_string(), "max_buffered=10/10:3");
     }
 }

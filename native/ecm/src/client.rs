@@ -10,6 +10,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use megaphone_proto::control::CloseReason;
@@ -19,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tracing::debug;
 
+use crate::answers::Answers;
 use crate::config::Kind;
 use crate::connection::{Connection, Ending, Fetched};
 use crate::farewell;
@@ -53,6 +55,8 @@ pub struct Client {
     pub kind: Kind,
     /// How long it may take over what came before its connection was closed.
     pub close_timeout: Duration,
+    /// It has sent something since the last answer began.
+    pub asks: AtomicBool,
     /// Its place among all clients, for as long as it is there.
     pub _place: Place,
 }
@@ -60,15 +64,15 @@ pub struct Client {
 impl Client {
     /// Carries a client's bytes until one of both sides is done with it.
     pub async fn run(mut self: Box<Self>) {
-        let mut unwritten = Vec::new();
+        let (mut unwritten, mut answers) = (Vec::new(), Answers::default());
         let stopped = tokio::select! {
             biased;
-            stopped = self.downstream(&mut unwritten) => stopped,
+            stopped = self.downstream(&mut unwritten, &mut answers) => stopped,
             error = self.upstream() => Stopped::Socket(error),
         };
         let reason = match stopped {
             Stopped::Link(ending) => {
-                Box::pin(self.finish(ending, unwritten)).await;
+                Box::pin(self.finish(ending, unwritten, answers)).await;
                 ending.reason()
             }
             Stopped::Socket(error) => {
@@ -111,6 +115,7 @@ impl Client {
                 let bytes = self.stream.try_read(&mut scratch[..wanted as usize])?;
                 if bytes > 0 {
                     self.connection.send(&scratch[..bytes], room);
+                    self.asks.store(true, Relaxed);
                 }
                 Ok(bytes)
             });
@@ -149,10 +154,13 @@ impl Client {
     }
 
     /// Link to client. What could not be written is left in `bytes`.
-    async fn downstream(&self, bytes: &mut Vec<u8>) -> Stopped {
+    async fn downstream(&self, bytes: &mut Vec<u8>, answers: &mut Answers) -> Stopped {
         loop {
             match self.connection.fetch(bytes) {
                 Fetched::Bytes => {
+                    if self.kind == Kind::Http && answers.take(bytes) {
+                        self.asks.store(false, Relaxed);
+                    }
                     if let Err(error) = self.write(bytes).await {
                         return Stopped::Socket(error);
                     }
@@ -221,8 +229,9 @@ impl Client {
     }
 
     /// The connection is gone from the link: ends the client as `ending`
-    /// says, `unwritten` being what it was not sent yet.
-    async fn finish(&mut self, ending: Ending, unwritten: Vec<u8>) {
+    /// says, `unwritten` being what it was not sent yet, and `answers` where
+    /// what it was sent ends.
+    async fn finish(&mut self, ending: Ending, unwritten: Vec<u8>, answers: Answers) {
         let refused = matches!(
             ending.reason(),
             CloseReason::Refused
@@ -230,7 +239,9 @@ impl Client {
                 | CloseReason::Limit
                 | CloseReason::Shutdown
         );
-        if refused && self.kind == Kind::Http && !self.connection.was_answered() {
+        let waits = !self.connection.was_answered()
+            || (self.asks.load(Relaxed) && answers == Answers::Between && unwritten.is_empty());
+        if refused && self.kind == Kind::Http && waits {
             return farewell::refuse(&mut self.stream, self.kind).await;
         }
         match ending {

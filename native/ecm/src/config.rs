@@ -13,6 +13,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::backend::Backend;
+use crate::balance::Balance;
 use crate::values::{ListenAddress, Name, Number, Period, Seconds};
 
 /// The largest configuration, in bytes: far more than the listeners of any
@@ -68,6 +69,9 @@ pub struct Config {
     /// How many links are kept up to each backend.
     #[serde(default = "Number::of::<1>")]
     pub links: Number<1, 64>,
+    /// By what a client's backend is chosen.
+    #[serde(default)]
+    pub balance: Balance,
     /// What ejabberd may send to one client ahead of what the client has
     /// taken, in bytes.
     #[serde(default = "Number::of::<{ megaphone_proto::limits::DEFAULT_WINDOW as u64 }>")]
@@ -81,6 +85,8 @@ pub struct Config {
     /// How many clients may wait so at a time.
     #[serde(default = "Number::of::<1024>")]
     pub max_waiting: Number<0, 1_000_000>,
+    /// How many connections are opened in a second; `None`: as they come.
+    pub open_rate: Option<Number<1, 1_000_000>>,
     /// How many clients are held at a time; `None`: as many as open files
     /// allow.
     pub max_clients: Option<Number<1, 100_000_000>>,
@@ -100,7 +106,10 @@ pub struct Config {
     /// closed the connection.
     #[serde(default = "Period::millis::<30_000>")]
     pub close_timeout: Period<100, HOUR>,
-    /// The longest a shutdown takes.
+    /// How long clients may stay once the program is told to end.
+    #[serde(default = "Period::millis::<5000>")]
+    pub drain_time: Period<0, HOUR>,
+    /// The longest that the end takes after that.
     #[serde(default = "Period::millis::<5000>")]
     pub shutdown_timeout: Period<100, HOUR>,
     /// Threads that carry bytes; `None`: one for each processor.
@@ -465,6 +474,9 @@ mod tests {
         assert_eq!(config.max_frame.get(), 65_536);
         assert_eq!(config.connect_wait.to_string(), "2s");
         assert_eq!(config.max_waiting.get(), 1024);
+        assert_eq!(config.balance, Balance::Fewest);
+        assert_eq!(config.open_rate, None);
+        assert_eq!(config.drain_time.to_string(), "5s");
         assert_eq!(config.max_clients, None);
         assert_eq!(config.max_buffered.get(), 1024 * 1024 * 1024);
         assert_eq!(config.heartbeat.to_string(), "10s");

@@ -6,6 +6,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::config::Config;
+use crate::log::Hits;
+use crate::tally::Limit;
 
 /// Open files that are kept for all but clients, links and listeners: the
 /// standard streams, the event queue, name look-ups, libraries.
@@ -48,6 +50,7 @@ pub fn max_clients(config: &Config, open_files: u64) -> u64 {
 pub struct Places {
     free: Arc<Semaphore>,
     all: u32,
+    full: Arc<Hits>,
 }
 
 /// A client's place; dropped, it is free for the next.
@@ -63,13 +66,19 @@ impl Places {
         Self {
             free: Arc::new(Semaphore::new(all as usize)),
             all,
+            full: Arc::new(Hits::new()),
         }
     }
 
-    /// A place if one is free.
+    /// A place if one is free. If not, that is counted.
     pub fn try_take(&self) -> Option<Place> {
-        let held = Arc::clone(&self.free).try_acquire_owned().ok()?;
-        Some(Place { _held: held })
+        match Arc::clone(&self.free).try_acquire_owned() {
+            Ok(held) => Some(Place { _held: held }),
+            Err(_) => {
+                self.full.hit();
+                None
+            }
+        }
     }
 
     /// The next place that is free.
@@ -88,6 +97,16 @@ impl Places {
     /// How many clients there are.
     pub fn taken(&self) -> usize {
         (self.all as usize).saturating_sub(self.free.available_permits())
+    }
+
+    /// As status lines show it.
+    pub fn limit(&self) -> Limit {
+        Limit {
+            name: "max_clients",
+            now: self.taken(),
+            max: self.all as usize,
+            hits: self.full.count(),
+        }
     }
 
     /// Waits until there is no client.

@@ -205,15 +205,21 @@ impl Link {
     pub fn forget(&self, id: ConnectionId, reason: CloseReason) -> Option<Arc<Connection>> {
         let mut connections = lock(&self.connections);
         let removed = connections.table.remove(id)?;
-        self.gone(&connections, 1, reason);
+        self.gone(1, reason);
+        self.look_whether_drained(&connections);
         Some(removed)
     }
 
     /// So many connections were just taken out of the table.
-    fn gone(&self, connections: &Connections, gone: usize, reason: CloseReason) {
+    fn gone(&self, gone: usize, reason: CloseReason) {
         self.load.fetch_sub(gone, Relaxed);
         self.counters.count_closed(reason, gone);
         self.moved.notify_one();
+    }
+
+    /// To be called when whatever had to be said of the last connection is in
+    /// the outbox: the link may end at once.
+    fn look_whether_drained(&self, connections: &Connections) {
         if connections.is_drained() {
             self.drained.notify_one();
         }
@@ -223,9 +229,7 @@ impl Link {
     pub fn stop_accepting(&self) {
         let mut connections = lock(&self.connections);
         connections.accepting = false;
-        if connections.is_drained() {
-            self.drained.notify_one();
-        }
+        self.look_whether_drained(&connections);
     }
 
     /// Takes no new connections any more and asks ejabberd to end those that
@@ -267,10 +271,12 @@ impl Link {
                 connection.finish_saying(Ending::Close(reason), &Control::Close { id, reason });
             }
         }
+        self.look_whether_drained(&lock(&self.connections));
         some.len()
     }
 
     /// Takes up to `most` connections off the link, which close for `reason`.
+    /// The link does not see whether these were the last.
     pub fn take_some(&self, most: usize, reason: CloseReason) -> Vec<Arc<Connection>> {
         let mut connections = lock(&self.connections);
         let table = &mut connections.table;
@@ -280,7 +286,7 @@ impl Link {
             let ids: Vec<_> = table.iter().take(most).map(|(id, _)| id).collect();
             ids.into_iter().filter_map(|id| table.remove(id)).collect()
         };
-        self.gone(&connections, some.len(), reason);
+        self.gone(some.len(), reason);
         some
     }
 

@@ -9,13 +9,13 @@
 //! queue, and beyond [`LINES_MAX`] they are dropped.
 
 use std::fmt;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Level as TracingLevel, Subscriber};
-use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
@@ -56,11 +56,21 @@ pub fn start(target: Target, level: Level, format: Format) -> WorkerGuard {
 }
 
 fn queue(to: impl std::io::Write + Send + 'static) -> (NonBlocking, WorkerGuard) {
-    NonBlockingBuilder::default()
+    let (writer, guard) = NonBlockingBuilder::default()
         .buffered_lines_limit(LINES_MAX)
         .lossy(true)
         .thread_name("log")
-        .finish(to)
+        .finish(to);
+    let _ = DROPPED.set(writer.error_counter());
+    (writer, guard)
+}
+
+/// Lines that were dropped because the writer is slow.
+static DROPPED: OnceLock<ErrorCounter> = OnceLock::new();
+
+/// How many lines were dropped because as many waited as may.
+pub fn dropped_lines() -> usize {
+    DROPPED.get().map_or(0, ErrorCounter::dropped_lines)
 }
 
 fn filter(level: Level) -> LevelFilter {

@@ -10,9 +10,11 @@
 //! each for its socket or its connection, a reader and a writer for their
 //! link, a keeper for the end of its link. Nobody waits for another client.
 
+mod answers;
 mod app;
 mod backend;
 mod backoff;
+mod balance;
 mod budget;
 mod cli;
 mod client;
@@ -20,6 +22,7 @@ mod config;
 mod connection;
 mod credentials;
 mod dial;
+mod drain;
 mod farewell;
 mod greet;
 mod ids;
@@ -33,6 +36,7 @@ mod outbox;
 mod parked;
 mod port;
 mod pulse;
+mod rate;
 mod reader;
 mod session;
 mod status;
@@ -40,6 +44,7 @@ mod summary;
 mod sync;
 mod tally;
 mod tls;
+mod totals;
 mod values;
 mod welcome;
 

@@ -17,10 +17,15 @@ impl fmt::Display for Summary<'_> {
         writeln!(f, "name              {}", config.name)?;
         writeln!(f, "protocol          {}", config.protocol.get())?;
         writeln!(f, "links             {}", config.links.get())?;
+        writeln!(f, "balance           {}", config.balance)?;
         writeln!(f, "window            {} bytes", config.window.get())?;
         writeln!(f, "max_frame         {} bytes", config.max_frame.get())?;
         writeln!(f, "connect_wait      {}", config.connect_wait)?;
         writeln!(f, "max_waiting       {}", config.max_waiting.get())?;
+        match config.open_rate {
+            Some(rate) => writeln!(f, "open_rate         {} a second", rate.get())?,
+            None => writeln!(f, "open_rate         as they come")?,
+        }
         let clients = limits::max_clients(config, open_files);
         writeln!(
             f,
@@ -33,6 +38,7 @@ impl fmt::Display for Summary<'_> {
         let buffer = config.resume_buffer.get();
         writeln!(f, "resume_buffer     {buffer} bytes")?;
         writeln!(f, "close_timeout     {}", config.close_timeout)?;
+        writeln!(f, "drain_time        {}", config.drain_time)?;
         writeln!(f, "shutdown_timeout  {}", config.shutdown_timeout)?;
         for backend in config.backends() {
             write_backend(f, backend)?;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use tokio::net::TcpStream;
 use tracing::{debug, warn};
@@ -59,13 +60,14 @@ pub async fn welcome(app: Arc<App>, newcomer: Newcomer) {
                 peer,
                 kind,
                 close_timeout,
+                asks: AtomicBool::new(false),
                 _place: place,
             };
             tokio::spawn(Box::new(client).run());
         }
         Err(reason) => {
-            if app.refusals.may() {
-                warn!("client {peer} refused: {reason} service={service}");
+            if let Some(so_far) = app.refusals.hit() {
+                warn!("client {peer} refused: {reason} service={service}; {so_far} so far");
             }
             farewell::refuse(&mut stream, kind).await;
         }

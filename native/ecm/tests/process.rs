@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
-use megaphone_proto::control::CloseReason;
+use megaphone_proto::control::{CloseReason, Control};
 use support::*;
 
 fn run(arguments: &[&str]) -> Output {
@@ -108,7 +108,7 @@ fn a_port_that_is_taken_is_status_1_and_named() {
 
 #[test]
 fn sigterm_ends_it_cleanly() {
-    let (mut ecm, _backend, mut node) = linked("");
+    let (mut ecm, _backend, mut node) = linked("drain_time = \"0s\"");
     let mut client = ecm.tcp_client();
     let id = node.opened().id;
     client.write_all(b"last words").unwrap();
@@ -128,7 +128,8 @@ fn sigterm_ends_it_cleanly() {
 #[test]
 fn sigterm_ends_version_1_cleanly_too() {
     let backend = Backend::new();
-    let mut ecm = Ecm::start(&config(&backend.address(), "protocol = 1"));
+    let lines = "protocol = 1\ndrain_time = \"0s\"";
+    let mut ecm = Ecm::start(&config(&backend.address(), lines));
     let mut client = ecm.tcp_client();
     client.write_all(b"x").unwrap();
     let mut node = backend.accept_v1();
@@ -150,10 +151,8 @@ fn sigterm_ends_it_without_a_link_and_with_a_stalled_one() {
 
     // The backend accepts and reads nothing: what is owed to it cannot go.
     let backend = Backend::new();
-    let mut ecm = Ecm::start(&config(
-        &backend.address(),
-        "protocol = 1\nshutdown_timeout = \"300ms\"",
-    ));
+    let lines = "protocol = 1\ndrain_time = \"0s\"\nshutdown_timeout = \"300ms\"";
+    let mut ecm = Ecm::start(&config(&backend.address(), lines));
     let _stalled = backend.accept_raw();
     ecm.line("link 1 up to ");
     let mut client = ecm.tcp_client();
@@ -162,7 +161,34 @@ fn sigterm_ends_it_without_a_link_and_with_a_stalled_one() {
         .unwrap();
     while client.write(&[0; 65_536]).is_ok() {}
     ecm.terminate();
-    ecm.line("warn shutdown_timeout=300ms is over with 0 clients and 1 links not done");
+    ecm.line(" closed peer=");
+    assert_eq!(ecm.exit_code(), Some(0));
+}
+
+#[test]
+fn sigterm_does_not_wait_for_a_client_that_takes_nothing() {
+    let lines = "window = 8388608\ndrain_time = \"0s\"\nshutdown_timeout = \"300ms\"";
+    let (mut ecm, _backend, mut node) = linked(lines);
+    let _stalled = ecm.tcp_client();
+    let id = node.opened().id;
+    // More than the kernel holds for both sockets.
+    for _ in 0..128 {
+        node.send(id, &[0; 65_536]);
+    }
+    node.say(&Control::Close {
+        id,
+        reason: CloseReason::ServerClosed,
+    });
+    // Who is opened after that shows that all before was taken in.
+    let _other = ecm.tcp_client();
+    let other = node.opened().id;
+    node.say(&Control::Close {
+        id: other,
+        reason: CloseReason::Normal,
+    });
+    ecm.line(&format!("connection {other} closed"));
+    ecm.terminate();
+    ecm.line("warn shutdown_timeout=300ms is over with 1 clients and 0 links not done");
     assert_eq!(ecm.exit_code(), Some(0));
 }
 
