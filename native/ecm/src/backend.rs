@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
-use crate::config::{HOUR, Wrong};
+use crate::config::HOUR;
 use crate::credentials::Credentials;
 use crate::values::{BackendAddress, Period};
+use crate::wrong::Wrong;
 
 /// Where one ejabberd node is, and how it is dialled.
 #[derive(Debug, Clone, Deserialize)]

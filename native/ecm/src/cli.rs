@@ -18,7 +18,9 @@ A configuration that is enough to begin with:
     service = \"http\"
     kind = \"http\"                    # or \"tcp\", for XMPP and MQTT
 
-SIGTERM and SIGINT end it cleanly: clients are told, the links flushed.
+SIGTERM and SIGINT end it cleanly: ejabberd has drain_time to end its clients,
+then the rest is closed and the links flushed. A second one ends it at once.
+SIGUSR1 logs what there is.
 Exit status: 0 ended as asked, 1 failed while running (a port that is taken),
 2 the configuration or the command line is wrong.
 docs/ecm.md lists every key, its unit and its default.";

@@ -6,7 +6,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::ops::Range;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -15,6 +14,7 @@ use toml::Spanned;
 use crate::backend::Backend;
 use crate::balance::Balance;
 use crate::values::{ListenAddress, Name, Number, Period, Seconds};
+use crate::wrong::{ConfigError, Wrong, error_at};
 
 /// The largest configuration, in bytes: far more than the listeners of any
 /// machine need, and small enough to read without a thought.
@@ -203,35 +203,6 @@ fn default_name() -> Name {
     Name::parse("ecm").expect("a name")
 }
 
-/// Why a configuration cannot be used. Each is shown as one sentence that
-/// begins with where it is.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file could not be read.
-    #[error("{file}: {reason}")]
-    Read {
-        /// The file, as it was named.
-        file: String,
-        /// What the system said.
-        reason: String,
-    },
-    /// Something in the text is wrong.
-    #[error("{file}:{line}:{column}: {}{message}", key.as_deref().map(|k| format!("{k}: ")).unwrap_or_default())]
-    Text {
-        /// The file, as it was named.
-        file: String,
-        /// From 1.
-        line: usize,
-        /// From 1, in characters.
-        column: usize,
-        /// The key as in `backend.address` or `listeners[0].listen`, where
-        /// one is concerned.
-        key: Option<String>,
-        /// What is wrong.
-        message: String,
-    },
-}
-
 impl Config {
     /// Reads and checks the configuration in `file`.
     pub fn load(file: &Path) -> Result<Self, ConfigError> {
@@ -271,9 +242,7 @@ impl Config {
                 error.message(),
             )
         })?;
-        config
-            .check()
-            .map_err(|wrong| error_at(file, text, wrong.place(text), wrong.key, &wrong.message))?;
+        config.check().map_err(|wrong| wrong.in_text(file, text))?;
         config.backends.extend(config.backend.take());
         Ok(config)
     }
@@ -371,87 +340,6 @@ fn check_distinct<'a, T: Eq + Hash + fmt::Display + 'a>(
         }
     }
     Ok(())
-}
-
-/// What is wrong with a configuration whose values are each well.
-#[derive(Debug)]
-pub struct Wrong {
-    /// Where the value is, in bytes, where that is known.
-    span: Option<Range<usize>>,
-    /// Where the table of the key begins.
-    table: usize,
-    key: Option<String>,
-    message: String,
-}
-
-impl Wrong {
-    /// `message` about the value of `key` that stands at `span`.
-    pub fn at(span: Range<usize>, key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            span: Some(span),
-            ..Self::somewhere(key, message)
-        }
-    }
-
-    /// `message` about `key`, which may be missing.
-    pub fn somewhere(key: impl Into<String>, message: impl Into<String>) -> Self {
-        Self {
-            span: None,
-            table: 0,
-            key: Some(key.into()),
-            message: message.into(),
-        }
-    }
-
-    /// It is in the table `name`, which stands at `span`.
-    pub fn inside(mut self, name: String, span: Range<usize>) -> Self {
-        self.table = span.start;
-        self.key = self.key.map(|key| format!("{name}.{key}"));
-        self
-    }
-
-    /// Where it is in `text`.
-    fn place(&self, text: &str) -> Option<Range<usize>> {
-        let looked_for = || {
-            let at = place_of(text.get(self.table..)?, self.key.as_deref()?)?;
-            Some(self.table + at..self.table + at)
-        };
-        let table = Some(self.table..self.table);
-        self.span.clone().or_else(looked_for).or(table)
-    }
-}
-
-/// The error whose place is the byte range `span` of `text`, or the beginning.
-fn error_at(
-    file: &str,
-    text: &str,
-    span: Option<Range<usize>>,
-    key: Option<String>,
-    message: &str,
-) -> ConfigError {
-    let at = span.map_or(0, |s| s.start);
-    let before = text.get(..at).unwrap_or(text);
-    let line_start = before.rfind('\n').map_or(0, |n| n + 1);
-    ConfigError::Text {
-        file: file.to_owned(),
-        line: before.matches('\n').count() + 1,
-        column: before[line_start..].chars().count() + 1,
-        key,
-        message: message.trim_end().replace('\n', " "),
-    }
-}
-
-/// Where a line of `text` begins with the last part of `key`.
-fn place_of(text: &str, key: &str) -> Option<usize> {
-    let last = key.rsplit('.').next()?;
-    let mut at = 0;
-    for line in text.split_inclusive('\n') {
-        if line.trim_start().starts_with(last) {
-            return Some(at);
-        }
-        at += line.len();
-    }
-    None
 }
 
 #[cfg(test)]

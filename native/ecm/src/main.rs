@@ -47,6 +47,7 @@ mod tls;
 mod totals;
 mod values;
 mod welcome;
+mod wrong;
 
 use std::process::ExitCode;
 
@@ -54,8 +55,9 @@ use clap::Parser;
 use tracing::error;
 
 use crate::cli::Cli;
-use crate::config::{Config, ConfigError, Format, Level};
+use crate::config::{Config, Format, Level};
 use crate::log::Target;
+use crate::wrong::ConfigError;
 
 /// It failed while running.
 const FAILED: u8 = 1;

@@ -6,7 +6,8 @@
 
 use std::io::{self, Read};
 
-use crate::config::{CONFIG_MAX, Config, ConfigError};
+use crate::config::{CONFIG_MAX, Config};
+use crate::wrong::ConfigError;
 
 /// What the configuration's errors call it.
 const FILE: &str = "(stdin)";

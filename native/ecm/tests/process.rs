@@ -45,6 +45,31 @@ fn check_shows_what_was_understood() {
 }
 
 #[test]
+fn check_shows_each_backend_and_no_secret() {
+    let secret = file("a secret that is not to be shown");
+    let text = format!(
+        "balance = \"client_address\"\nopen_rate = 500\n\
+         [[backends]]\naddress = \"one.example.org:6280\"\nsecret_file = \"{}\"\n\
+         [[backends]]\naddress = \"unix:/run/two.sock\"\n\
+         [[listeners]]\nlisten = \"[::]:5280\"\nservice = \"http\"\n",
+        secret.path().display()
+    );
+    let (code, out, err) = check(&text);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    for part in [
+        "balance           client_address\n",
+        "open_rate         500 a second\n",
+        "backend           one.example.org:6280\n",
+        "  secret          one is set\n",
+        "backend           unix:/run/two.sock\n",
+    ] {
+        assert!(out.contains(part), "{part:?} not in\n{out}");
+    }
+    assert_eq!(out.matches("secret").count(), 1, "{out}");
+    assert!(!out.contains("not to be shown"), "{out}");
+}
+
+#[test]
 fn a_wrong_configuration_is_status_2_and_one_clear_line() {
     let (code, out, err) = check("window = 16384\nlinks = 65\n");
     assert_eq!((code, out.as_str()), (Some(2), ""));
