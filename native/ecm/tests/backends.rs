@@ -133,6 +133,7 @@ fn by_client_address_each_client_comes_back_to_its_node() {
     // A node that goes moves its own clients, and has them again when it is
     // back.
     one.say(&goaway());
+    ecm.line("link 1 takes no new connections: ");
     for host in hosts.clone() {
         assert_eq!(link_of(host).0, 2);
     }
