@@ -267,7 +267,9 @@ handle_info({timeout, Timer, parked}, #state{parked = #{timer := Timer}} = State
     gone("link ~ts: was not resumed in time", [], State);
 handle_info({'EXIT', Sender, Reason}, #state{sender = Sender} = State) ->
     dropped("link ~ts: cannot be written: ~tp", [Reason], State#state{sender = undefined});
-handle_info({'EXIT', _Parent, Reason}, State) ->
+handle_info({'EXIT', Port, _Reason}, State) when is_port(Port) ->
+    {noreply, State};                           % a transport that was given up
+handle_info({'EXIT', _Listener, Reason}, State) ->
     {stop, Reason, State};
 handle_info(Message, #state{transport = Transport} = State) ->
     case megaphone_transport:message(Transport, Message) of
