@@ -98,7 +98,8 @@ pub async fn connect(app: &App, backend: &Backend) -> Result<Connected, NotUp> {
                 error,
             })?;
             let (input, output) = tokio::io::split(stream);
-            (Box::new(Explained(input)), Box::new(output))
+            let peer = address.to_string();
+            (Box::new(Explained { input, peer }), Box::new(output))
         }
         (Either::Tcp(stream), None) => {
             let (input, output) = stream.into_split();

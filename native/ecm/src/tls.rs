@@ -19,12 +19,20 @@ pub async fn shake_hands(stream: TcpStream, terms: &TlsTerms) -> io::Result<TlsS
     let connector = TlsConnector::from(terms.config.clone());
     let name = terms.server_name.clone();
     let shaken = connector.connect(name, stream).await;
-    shaken.map_err(|error| explain(error, Some(terms)))
+    shaken.map_err(|error| match explain(&error, Some(terms)) {
+        Some(sentence) => io::Error::new(error.kind(), sentence),
+        None => error,
+    })
 }
 
 /// A stream that says in plain words why TLS failed: in version 1.3 a node
 /// refuses a certificate only after the handshake.
-pub struct Explained<T>(pub T);
+pub struct Explained<T> {
+    /// The stream.
+    pub input: T,
+    /// Whose it is, as it is configured.
+    pub peer: String,
+}
 
 impl<T: AsyncRead + Unpin> AsyncRead for Explained<T> {
     fn poll_read(
@@ -32,18 +40,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for Explained<T> {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let read = ready!(Pin::new(&mut self.0).poll_read(context, buffer));
-        Poll::Ready(read.map_err(|error| explain(error, None)))
+        let read = ready!(Pin::new(&mut self.input).poll_read(context, buffer));
+        let peer = &self.peer;
+        Poll::Ready(read.map_err(|error| match explain(&error, None) {
+            Some(sentence) => {
+                io::Error::new(error.kind(), format!("TLS with {peer} failed: {sentence}"))
+            }
+            None => error,
+        }))
     }
 }
 
-/// `error` in plain words, where it is one of TLS that has some.
-fn explain(error: io::Error, terms: Option<&TlsTerms>) -> io::Error {
-    let inner = error.get_ref().and_then(|inner| inner.downcast_ref());
-    match inner.map(|inner| sentence(inner, terms)) {
-        Some(sentence) => io::Error::new(error.kind(), sentence),
-        None => error,
-    }
+/// `error` in plain words, where it is one of TLS.
+fn explain(error: &io::Error, terms: Option<&TlsTerms>) -> Option<String> {
+    let inner = error.get_ref()?.downcast_ref()?;
+    Some(sentence(inner, terms))
 }
 
 fn sentence(error: &Error, terms: Option<&TlsTerms>) -> String {

@@ -46,6 +46,26 @@ fn clients_over_open_rate_wait_for_their_turn() {
 }
 
 #[test]
+fn after_a_restart_clients_come_back_at_open_rate() {
+    let backend = Backend::new();
+    let lines = "open_rate = 10\nconnect_wait = \"30s\"";
+    let text = config(&backend.address(), lines);
+    // ejabberd is away: its listener is there, and says nothing yet.
+    let ecm =
+        Ecm::start(&text.replace("reconnect_min", "connect_timeout = \"30s\"\nreconnect_min"));
+    let _clients: Vec<_> = (0..20).map(|_| ecm.tcp_client()).collect();
+    let back = Instant::now();
+    let mut node = backend.accept();
+    for _ in 0..20 {
+        node.opened();
+    }
+    // One second's worth at once, the others a tenth of a second each.
+    let took = back.elapsed();
+    assert!(took >= Duration::from_millis(1000), "{took:?}");
+    ecm.line("warn open_rate=10 reached: ");
+}
+
+#[test]
 fn a_storm_is_spread_or_refused_at_once() {
     let lines = "open_rate = 2\nconnect_wait = \"1s\"\nmax_waiting = 1000";
     let (ecm, _backend, mut node) = linked(lines);

@@ -260,10 +260,9 @@ fn a_certificate_that_the_node_wants_to_see_is_named() {
     let authority = Authority::new();
     authority.certify("node", "127.0.0.1");
     let said = refused(&authority, &authority.server("node", true), same, "");
-    assert!(
-        said.ends_with("it wants to see a certificate of ours (cert_file and key_file)"),
-        "{said}"
-    );
+    let wants =
+        "TLS with ADDRESS failed: it wants to see a certificate of ours (cert_file and key_file)";
+    assert!(said.ends_with(wants), "{said}");
     let other = Authority::new();
     other.certify("edge", "edge.example.org");
     let own = format!(
@@ -272,7 +271,8 @@ fn a_certificate_that_the_node_wants_to_see_is_named() {
         other.file("edge.key").display()
     );
     let said = refused(&authority, &authority.server("node", true), same, &own);
-    assert!(said.contains("it refuses our certificate: "), "{said}");
+    let refuses = "TLS with ADDRESS failed: it refuses our certificate: ";
+    assert!(said.contains(refuses), "{said}");
 }
 
 #[test]
