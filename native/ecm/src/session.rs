@@ -68,7 +68,20 @@ pub enum Outcome {
     Dropped(Box<Parked>, LinkEnd),
 }
 
-type Reading = AbortOnDropHandle<(Option<LinkEnd>, megaphone_proto::Link)>;
+type Read = (Option<LinkEnd>, megaphone_proto::Link);
+
+/// What reads and what writes a transport, each until it is done.
+struct Tasks {
+    reading: Option<AbortOnDropHandle<Read>>,
+    writing: Option<AbortOnDropHandle<io::Error>>,
+}
+
+/// Waits for a task; `None` where that was done before.
+async fn done<T>(task: &mut Option<AbortOnDropHandle<T>>) -> Option<Result<T, JoinError>> {
+    let done = task.as_mut()?.await;
+    *task = None;
+    Some(done)
+}
 
 /// Runs a link over `transport`. Where it is over, its connections are still
 /// on it.
@@ -88,12 +101,14 @@ pub async fn run(app: &App, session: Session, transport: Transport) -> Outcome {
     let reader = Reader::new(input, &unread, protocol, app.config.window.as_usize());
     let take_away = CancellationToken::new();
     let reading = tokio::spawn(reader.run(Arc::clone(&link), take_away.clone()));
-    let mut reading = AbortOnDropHandle::new(reading);
     let writing = tokio::spawn(write(output, again, Arc::clone(&link)));
-    let mut writing = AbortOnDropHandle::new(writing);
-    let (mut end, mut protocol) = watch(app, &link, &mut reading, &mut writing).await;
+    let mut tasks = Tasks {
+        reading: Some(AbortOnDropHandle::new(reading)),
+        writing: Some(AbortOnDropHandle::new(writing)),
+    };
+    let (mut end, mut protocol) = watch(app, &link, &mut tasks).await;
     if let LinkEnd::Write(_) = end
-        && let Ok(read) = timeout(LAST_WORDS, &mut reading).await
+        && let Ok(Some(read)) = timeout(LAST_WORDS, done(&mut tasks.reading)).await
     {
         // ejabberd may have said why before it went.
         let (said, left) = left_by(read);
@@ -106,11 +121,13 @@ pub async fn run(app: &App, session: Session, transport: Transport) -> Outcome {
         link.park();
         // Nothing is waited for that the transport has to do: it may be dead
         // without knowing it.
-        writing.abort();
-        let _ = writing.await;
-        if protocol.is_none() {
-            take_away.cancel();
-            protocol = left_by(reading.await).1;
+        if let Some(writing) = &tasks.writing {
+            writing.abort();
+        }
+        done(&mut tasks.writing).await;
+        take_away.cancel();
+        if let Some(read) = done(&mut tasks.reading).await {
+            protocol = left_by(read).1;
         }
         return match protocol {
             Some(protocol) => Outcome::Dropped(Box::new(Parked::new(link, protocol, key)), end),
@@ -125,13 +142,17 @@ pub async fn run(app: &App, session: Session, transport: Transport) -> Outcome {
             link.outbox().finish(None);
             // Bounded by who waits for the end of the program. The link is
             // read on meanwhile: ejabberd must not be stuck in a write.
-            let _ = writing.await;
+            done(&mut tasks.writing).await;
         }
-        LinkEnd::Write(_) => {}
+        LinkEnd::Drained if app.draining.is_cancelled() => {
+            link.outbox().finish(None);
+            // Bounded as above.
+            done(&mut tasks.writing).await;
+        }
         _ => {
             let last = last_words(&end).filter(|_| hears_errors);
             link.outbox().finish(last.as_ref());
-            let _ = timeout(LAST_WORDS, writing).await;
+            let _ = timeout(LAST_WORDS, done(&mut tasks.writing)).await;
         }
     }
     Outcome::Over(end)
@@ -142,16 +163,17 @@ pub async fn run(app: &App, session: Session, transport: Transport) -> Outcome {
 async fn watch(
     app: &App,
     link: &Link,
-    reading: &mut Reading,
-    writing: &mut AbortOnDropHandle<io::Error>,
+    tasks: &mut Tasks,
 ) -> (LinkEnd, Option<megaphone_proto::Link>) {
     let mut silence = std::pin::pin!(beat(link, app.config.heartbeat.get()));
     let mut leaving = false;
     let end = loop {
         tokio::select! {
             biased;
-            read = &mut *reading => return left_by(read),
-            error = &mut *writing => break LinkEnd::Write(error.unwrap_or_else(io::Error::from)),
+            Some(read) = done(&mut tasks.reading) => return left_by(read),
+            Some(error) = done(&mut tasks.writing) => {
+                break LinkEnd::Write(error.unwrap_or_else(io::Error::from));
+            }
             () = app.stop.cancelled() => break LinkEnd::Stopped,
             () = link.drained() => break LinkEnd::Drained,
             () = &mut silence => break LinkEnd::Silent,
@@ -165,9 +187,7 @@ async fn watch(
 }
 
 /// How a reader ended. One that failed leaves nothing to go on with.
-fn left_by(
-    read: Result<(Option<LinkEnd>, megaphone_proto::Link), JoinError>,
-) -> (LinkEnd, Option<megaphone_proto::Link>) {
+fn left_by(read: Result<Read, JoinError>) -> (LinkEnd, Option<megaphone_proto::Link>) {
     match read {
         Ok((end, protocol)) => (end.unwrap_or(LinkEnd::Closed), Some(protocol)),
         Err(failed) => (LinkEnd::Read(failed.into()), None),
