@@ -31,6 +31,8 @@
 %% Erlang developers: looking things up
 -export([socket/1, connection_id/1, info/1, links/0, connections/1, listeners/0,
          format_error/1]).
+%% Administrators
+-export([drain/1, undrain/0]).
 %% megaphone_acceptor
 -export([format_connection_id/1]).
 
@@ -291,6 +293,7 @@ listeners() ->
 format_error(nif_not_loaded) -> "megaphone's NIF is not loaded: the log says why";
 format_error(closed) -> "the connection is closed";
 format_error(timeout) -> "the time was up";
+format_error(not_running) -> "megaphone is not running on this node";
 format_error(not_owner) -> "the caller does not own the socket";
 format_error(system_limit) -> "a limit of the emulator or the system was reached";
 format_error(no_authentication = Error) -> megaphone_access:format_error(Error);
@@ -305,6 +308,25 @@ format_error(Reason) when is_atom(Reason) ->
         Sentence -> Sentence
     end;
 format_error(Reason) -> text("~tp", [Reason]).
+
+%%% Administrators
+
+%% @doc Empties this node: all links are told to open no more connections here, and the
+%% connections that are open end evenly over so many seconds, each with the words its protocol has
+%% for it (docs/operating.md, "Draining a node"). A link that dials meanwhile is told the same.
+%%
+%% Does not wait; the log says how far it is. Another call changes the time. The node stays
+%% drained, with no connections, until {@link undrain/0} or its end.
+-spec drain(Seconds :: non_neg_integer()) -> ok | {error, not_running}.
+drain(Seconds) when is_integer(Seconds), Seconds >= 0 ->
+    megaphone_drain:start(Seconds).
+
+%% @doc Cancels {@link drain/1}: connections that were not told to end go on, and links that dial
+%% from now on open connections here. A link that was told to go stays told: its ECM dials anew
+%% once its last connection has ended.
+-spec undrain() -> ok | {error, not_running}.
+undrain() ->
+    megaphone_drain:cancel().
 
 %% @private A connection's id as it stands in frames and in the ECM's log.
 -spec format_connection_id(socket()) -> string().

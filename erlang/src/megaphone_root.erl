@@ -11,6 +11,7 @@
 %%       megaphone_link_acceptor      only for megaphone:listen/2
 %%       megaphone_edge               only with `ecm:'
 %%       megaphone_links              the links: a receiver each
+%%   megaphone_drain                  ends connections of links that go
 %% '''
 %%
 %% It is not called `megaphone_sup': ejabberd registers a supervisor of its
@@ -72,6 +73,8 @@ init(root) ->
           [#{id => ?LISTENERS,
              start => {supervisor, start_link,
                        [{local, ?LISTENERS}, ?MODULE, listeners]},
-             type => supervisor}]}};
+             type => supervisor},
+          #{id => drain,
+            start => {megaphone_drain, start_link, []}}]}};
 init(listeners) ->
     {ok, {#{strategy => one_for_one, intensity => 3, period => 10}, []}}.
