@@ -2,7 +2,7 @@
 %% file that can be waited on as often as needed.
 -module(e2e_ecm).
 
--export([start/1, stop/1, terminate/1, kill/1, mark/1, wait/2, wait/3, wait/4, grep/2, up/1]).
+-export([start/1, stop/1, terminate/1, kill/1, mark/1, wait/2, wait/3, wait/4, grep/2, since/2, up/1]).
 -export_type([ecm/0, options/0]).
 
 -type options() :: #{dir := file:filename(),                % its files are made here
@@ -13,6 +13,7 @@
                      top => iodata(),                       % TOML before the first table
                      backend => iodata(),                   % TOML of each backend
                      log => file:filename(),                % instead of one in `dir`
+                     level => string(),                     % of its log
                      env => [{string(), string()}]}.
 -type ecm() :: #{process := e2e_process:process(), log := file:filename(), links := pos_integer(), atom() => term()}.
 
@@ -65,13 +66,17 @@ wait(#{log := Log}, Mark, Pattern, Timeout) -> e2e_log:wait(Log, Mark, Pattern, 
 -spec grep(ecm(), Pattern :: iodata()) -> [binary()].
 grep(#{log := Log}, Pattern) -> e2e_log:grep(Log, Pattern).
 
+-spec since(ecm(), e2e_log:mark()) -> binary().
+since(#{log := Log}, Mark) -> e2e_log:since(Log, Mark).
+
 config(#{name := Name, backends := Backends} = Options) ->
     ["name = \"", Name, "\"\n", maps:get(top, Options, ""),
      [[table(Backends), "address = \"127.0.0.1:", integer_to_list(Port), "\"\n",
        maps:get(backend, Options, "reconnect_min = \"50ms\"\nreconnect_max = \"500ms\"\n")]
       || Port <- Backends],
      [["[[listeners]]\nlisten = \"127.0.0.1:", integer_to_list(Port), "\"\nservice = \"", Service,
-       "\"\nkind = \"", Kind, "\"\n"] || {Port, Service, Kind} <- listeners(Options)]].
+       "\"\nkind = \"", Kind, "\"\n"] || {Port, Service, Kind} <- listeners(Options)],
+     "[log]\nlevel = \"", maps:get(level, Options, "info"), "\"\n"].
 
 table([_]) -> "[backend]\n";
 table(_) -> "[[backends]]\n".

@@ -1,7 +1,7 @@
 %% Runs inside the ejabberd under test: what can be waited for or counted only there.
 -module(e2e_inside).
 
--export([wait_down/2, count_opens/0, opens/0]).
+-export([wait_down/2, kill_sender/0, count_opens/0, opens/0]).
 
 %% Waits for a process's end: its reason.
 -spec wait_down(pid(), timeout()) -> {ok, Reason :: term()} | {error, still_there}.
@@ -12,6 +12,20 @@ wait_down(Pid, Timeout) ->
     after Timeout ->
         demonitor(Ref, [flush]),
         {error, still_there}
+    end.
+
+%% Kills the one process that writes to the only link.
+-spec kill_sender() -> true.
+kill_sender() ->
+    [{Receiver, _Info}] = megaphone:links(),
+    {links, Linked} = process_info(Receiver, links),
+    [Sender] = [Pid || Pid <- Linked, is_pid(Pid), is_sender(Pid)],
+    exit(Sender, kill).
+
+is_sender(Pid) ->
+    case process_info(Pid, current_function) of
+        {current_function, {megaphone_sender, _, _}} -> true;
+        _ -> false
     end.
 
 %% From now on each connection that an edge opens here is noted with its time. A call of

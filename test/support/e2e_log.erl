@@ -1,7 +1,7 @@
 %% A log file as a stream of lines to wait for, from some place on and while it grows.
 -module(e2e_log).
 
--export([mark/1, wait/4, grep/2]).
+-export([mark/1, wait/4, grep/2, since/2]).
 
 -type mark() :: non_neg_integer().
 -export_type([mark/0]).
@@ -27,3 +27,9 @@ grep(File, Pattern) ->
     {ok, Text} = file:read_file(File),
     [Line || Line <- binary:split(Text, <<"\n">>, [global]),
              re:run(Line, Pattern, [unicode]) =/= nomatch].
+
+%% All text behind the mark.
+-spec since(file:filename(), mark()) -> binary().
+since(File, Mark) ->
+    {ok, <<_:Mark/binary, Text/binary>>} = file:read_file(File),
+    Text.
