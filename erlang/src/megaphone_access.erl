@@ -113,7 +113,7 @@ own_secret(#{}) ->
 %% @doc Is the file a secret that nobody else can read?
 %%
 %% As ssh has it with private keys: our own file is refused where anybody else may read it. One
-%% that is another user's (root's, say) was given to us through our group, but not to everybody.
+%% that is another user's (root's, say) is given to us through our group, but not to everybody.
 -spec check_secret_file(file:name_all()) -> {ok, fun(() -> binary())} | {error, error()}.
 check_secret_file(File) ->
     Wrong = fun(Problem) -> {secret_file, File, Problem} end,
@@ -131,7 +131,7 @@ private(File, Wrong) ->
     {ok, #file_info{uid = Self}} = file:read_file_info("/proc/self"),
     {Forbidden, Cure} = case Owner of
                             Self -> {8#077, "go="};
-                            _ -> {8#007, "o="}
+                            _ -> {8#027, "g-w,o="}
                         end,
     Mode band Forbidden =:= 0 orelse throw(Wrong({mode, Mode band 8#777, Cure})),
     ok.

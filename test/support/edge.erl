@@ -7,8 +7,8 @@
 
 start(Backend) -> start(Backend, []).
 
-%% Backend is where the links go: {local, Path} or a port. More is TOML for the top.
-%% Waits until the ECM listens and its link is up.
+%% Backend is where the links go: {local, Path} or a port, or one of them with TOML for the
+%% backend. More is TOML for the top. Waits until the ECM listens and its link is up.
 start(Backend, More) ->
     Self = self(),
     Ref = make_ref(),
@@ -69,9 +69,12 @@ loop(Process, Watch) ->
             ok
     end.
 
-config(Backend, More) ->
+config({Where, Toml}, More) when Where =/= local -> config(Where, Toml, More);
+config(Where, More) -> config(Where, [], More).
+
+config(Backend, Toml, More) ->
     [More,
-     "[backend]\naddress = \"", address(Backend), "\"\n",
+     "[backend]\naddress = \"", address(Backend), "\"\n", Toml,
      "[[listeners]]\nlisten = \"127.0.0.1:0\"\nservice = \"default\"\nkind = \"tcp\"\n"
      "[log]\nlevel = \"debug\"\n"].
 

@@ -15,13 +15,13 @@
 %% The link.
 -export([connect/1, connect/2, stop/1, abort/1, pause/1, resume/1, raw/2, control/2, flush/1]).
 -export([hello/1, lines/1, wait_line/2, wait_line/3, link_outcome/1, link_outcome/2,
-         address/1]).
+         address/1, received/1]).
 %% One connection.
 -export([open/3, open/4, send/3, finish/2, leave/2, close/3, reset/3]).
 -export([recv/3, recv/4, recv_some/2, recv_rest/2, outcome/2, outcome/3]).
 -export([credit/2, held/2, arrived/3, longest/1]).
 %% Bytes.
--export([frame/2, head/2, line/1, hello_line/1, decode/1]).
+-export([frame/2, head/2, line/1, hello_line/1, auth_line/3, decode/1]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
@@ -40,6 +40,7 @@
                 peer_window = infinity, hello = undefined,
                 buffer = <<>> :: binary(), lines = [] :: [binary()],
                 longest = 0 :: non_neg_integer(),
+                received = 0 :: non_neg_integer(), % bytes, those of the hello not
                 keep = true :: boolean(),
                 address,
                 outcome = up :: up | closed | {error, term()},
@@ -53,7 +54,9 @@ connect(Where) -> connect(Where, #{}).
 %% Options: version (2), handshake (true: say hello and wait for the answer),
 %% name, window (bytes we take per connection), max_frame; keep (true: remember all
 %% control lines; false: only as long as nobody has waited for them); options of
-%% gen_tcp as `tcp`.
+%% gen_tcp as `tcp`; options of ssl as `tls`; secret (the other side's proof is
+%% checked, and ours is sent); resume_timeout (seconds), resume ({Link, Token,
+%% Received}).
 connect(Where, Options) ->
     {ok, Peer} = gen_server:start(?MODULE, {Where, Options, self()}, []),
     case Options of
@@ -62,9 +65,16 @@ connect(Where, Options) ->
         _ ->
             ok = raw(Peer, frame(0, hello_line(Options))),
             <<"hello ", _/binary>> = wait_line(Peer, "^hello "),
-            ok
+            prove(Peer, Options)
     end,
     Peer.
+
+prove(Peer, #{secret := Secret} = Options) ->
+    #{<<"nonce">> := Theirs, <<"proof">> := Proof} = hello(Peer),
+    Proof = hmac(Secret, ["megaphone server|", nonce(Options), "|", Theirs]),
+    ok = raw(Peer, frame(0, auth_line(Secret, Theirs, nonce(Options))));
+prove(_Peer, _Options) ->
+    ok.
 
 stop(Peer) -> gen_server:stop(Peer).
 
@@ -156,6 +166,9 @@ arrived(Peer, Id, N) -> wait(Peer, {arrived, Id, N}, ?TIMEOUT).
 %% The longest content of a frame so far.
 longest(Peer) -> gen_server:call(Peer, longest).
 
+%% Bytes that came after the handshake, as `ack` and `received` count them.
+received(Peer) -> gen_server:call(Peer, received).
+
 wait(Peer, What, Timeout) ->
     try gen_server:call(Peer, {wait, What}, Timeout)
     catch exit:{timeout, _} -> error({timeout, What, sys:get_state(Peer)})
@@ -173,11 +186,24 @@ head(Length, Id) -> iolist_to_binary(io_lib:format("~10..0b|~20..0b|", [Length, 
 line(Text) -> [Text, $\n].
 
 hello_line(Options) ->
-    line(io_lib:format("hello version=~b name=~s nonce=~s window=~b max_frame=~b",
-                       [maps:get(version, Options, 2), maps:get(name, Options, "peer"),
-                        maps:get(nonce, Options, "00112233445566778899aabbccddeeff"),
-                        maps:get(window, Options, 16384),
-                        maps:get(max_frame, Options, 65536)])).
+    line([io_lib:format("hello version=~b name=~s nonce=~s window=~b max_frame=~b",
+                        [maps:get(version, Options, 2), maps:get(name, Options, "peer"),
+                         nonce(Options), maps:get(window, Options, 16384),
+                         maps:get(max_frame, Options, 65536)]),
+          [io_lib:format(" resume_timeout=~b", [Seconds])
+           || #{resume_timeout := Seconds} <- [Options]],
+          [io_lib:format(" resume=~s token=~s received=~b", [Link, Token, Received])
+           || #{resume := {Link, Token, Received}} <- [Options]]]).
+
+nonce(Options) -> maps:get(nonce, Options, "00112233445566778899aabbccddeeff").
+
+%% What proves to the other side, with its nonce, that we know the secret.
+auth_line(Secret, Theirs, Ours) ->
+    line(["auth proof=", hmac(Secret, ["megaphone client|", Theirs, "|", Ours])]).
+
+hmac(Secret, Text) ->
+    << <<(lists:nth(Half + 1, "0123456789abcdef"))>>
+       || <<Half:4>> <= crypto:mac(hmac, sha256, Secret, Text) >>.
 
 %% Whole frames and what is left over.
 -spec decode(binary()) -> {[{conn_id(), binary()}], binary()}.
@@ -203,15 +229,30 @@ init({Where, Options, Owner}) ->
                      Port -> gen_tcp:connect({127, 0, 0, 1}, Port, [{nodelay, true} | Tcp])
                  end,
     {ok, Address} = inet:sockname(Sock),
-    {ok, #state{sock = Sock, address = Address, version = maps:get(version, Options, 2),
+    {ok, #state{sock = secured(Sock, Options), address = Address, version = maps:get(version, Options, 2),
                 max_frame = maps:get(max_frame, Options, 65536),
                 window = maps:get(window, Options, 16384),
                 keep = maps:get(keep, Options, true)}}.
 
+%% {tcp, Socket} or {tls, Socket}: send/2 and set/2 know which.
+secured(Sock, #{tls := Tls}) ->
+    ok = inet:setopts(Sock, [{active, false}]),
+    {ok, TlsSock} = ssl:connect(Sock, Tls, ?TIMEOUT),
+    ok = ssl:setopts(TlsSock, [{active, true}]),
+    {tls, TlsSock};
+secured(Sock, _) ->
+    {tcp, Sock}.
+
+send({tcp, Sock}, Bytes) -> gen_tcp:send(Sock, Bytes);
+send({tls, Sock}, Bytes) -> ssl:send(Sock, Bytes).
+
+set({tcp, Sock}, Options) -> inet:setopts(Sock, Options);
+set({tls, Sock}, Options) -> ssl:setopts(Sock, Options).
+
 handle_call({wait, What}, From, State) ->
     {noreply, answer(State#state{waits = State#state.waits ++ [{From, What}]})};
 handle_call({raw, Bytes}, _From, State) ->
-    {reply, gen_tcp:send(State#state.sock, Bytes), State};
+    {reply, send(State#state.sock, Bytes), State};
 handle_call({send, Id, Data}, _From, State) ->
     Conn = #conn{out = Out} = conn(Id, State),
     {reply, ok, push(Id, Conn#conn{out = <<Out/binary, Data/binary>>}, State)};
@@ -224,25 +265,29 @@ handle_call({credit, Id}, _From, State) ->
     {reply, (conn(Id, State))#conn.credit, State};
 handle_call({held, Id}, _From, State) ->
     {reply, byte_size((conn(Id, State))#conn.in), State};
+handle_call(received, _From, State) -> {reply, State#state.received, State};
 handle_call(longest, _From, State) -> {reply, State#state.longest, State};
 handle_call(hello, _From, State) -> {reply, State#state.hello, State};
 handle_call(lines, _From, State) -> {reply, lists:reverse(State#state.lines), State};
 handle_call(address, _From, State) -> {reply, State#state.address, State};
 handle_call({active, Active}, _From, State) ->
-    {reply, inet:setopts(State#state.sock, [{active, Active}]), State};
-handle_call(abort, _From, State = #state{sock = Sock}) ->
+    {reply, set(State#state.sock, [{active, Active}]), State};
+handle_call(abort, _From, State = #state{sock = {tcp, Sock}}) ->
     _ = inet:setopts(Sock, [{linger, {true, 0}}]),
     ok = gen_tcp:close(Sock),
     {reply, ok, State#state{outcome = closed}}.
 
 handle_cast(_, State) -> {noreply, State}.
 
-handle_info({tcp, _, Bytes}, State = #state{buffer = Buffer}) ->
+handle_info({Data, _, Bytes}, State = #state{buffer = Buffer, received = Received})
+  when Data =:= tcp; Data =:= ssl ->
     {Frames, Rest} = decode(<<Buffer/binary, Bytes/binary>>),
-    {noreply, answer(lists:foldl(fun take_frame/2, State#state{buffer = Rest}, Frames))};
-handle_info({tcp_closed, _}, State) ->
+    {noreply, answer(lists:foldl(fun take_frame/2,
+                                 State#state{buffer = Rest, received = Received + byte_size(Bytes)},
+                                 Frames))};
+handle_info({Closed, _}, State) when Closed =:= tcp_closed; Closed =:= ssl_closed ->
     {noreply, answer(State#state{outcome = closed})};
-handle_info({tcp_error, _, Why}, State) ->
+handle_info({Error, _, Why}, State) when Error =:= tcp_error; Error =:= ssl_error ->
     {noreply, answer(State#state{outcome = {error, Why}})};
 handle_info({'DOWN', _, process, _, _}, State) ->
     {stop, normal, State}.
@@ -268,12 +313,13 @@ take_line(Line, State0) ->
         [<<"hello">> | Words] ->
             Hello = maps:from_list([list_to_tuple(binary:split(W, <<"=">>)) || W <- Words]),
             State#state{hello = Hello,
+                        received = State#state.received - ?HEAD - byte_size(Line) - 1,
                         peer_window = binary_to_integer(maps:get(<<"window">>, Hello))};
         [<<"window">>, Id, Bytes] -> granted(binary_to_integer(Id), binary_to_integer(Bytes), State);
         [<<"close">>, Id | Why] -> gone(close, binary_to_integer(Id), Why, State);
         [<<"reset">>, Id | Why] -> gone(reset, binary_to_integer(Id), Why, State);
         [<<"ping">>, Word] ->
-            _ = gen_tcp:send(State#state.sock, frame(0, line([<<"pong ">>, Word]))),
+            _ = send(State#state.sock, frame(0, line([<<"pong ">>, Word]))),
             State;
         _ -> State
     end.
@@ -290,7 +336,7 @@ gone(How, Id, [<<"reason=", Why/binary>> | _], State) ->
 
 %% What TCP does when data comes for a socket that was closed.
 refuse(Id, #conn{in = <<_, _/binary>>, outcome = open} = Conn, State) ->
-    _ = gen_tcp:send(State#state.sock,
+    _ = send(State#state.sock,
                      frame(0, line(io_lib:format("reset ~b reason=client_closed", [Id])))),
     put_conn(Id, Conn#conn{in = <<>>, outcome = {reset, <<"client_closed">>}}, State);
 refuse(Id, Conn, State) -> put_conn(Id, Conn#conn{in = <<>>}, State).
@@ -300,13 +346,13 @@ refuse(Id, Conn, State) -> put_conn(Id, Conn#conn{in = <<>>}, State).
 push(Id, Conn = #conn{out = Out, credit = Credit}, State) ->
     case min(byte_size(Out), Credit) of
         0 when Conn#conn.finish, Out =:= <<>> ->
-            _ = gen_tcp:send(State#state.sock, frame(Id, <<>>)),
+            _ = send(State#state.sock, frame(Id, <<>>)),
             put_conn(Id, Conn#conn{finish = false}, State);
         0 -> put_conn(Id, Conn, State);
         Can ->
             Size = min(Can, State#state.max_frame),
             <<Now:Size/binary, Later/binary>> = Out,
-            _ = gen_tcp:send(State#state.sock, frame(Id, Now)),
+            _ = send(State#state.sock, frame(Id, Now)),
             push(Id, Conn#conn{out = Later, credit = less(Credit, Size)}, State)
     end.
 
@@ -366,7 +412,7 @@ taken(N, Id, Conn = #conn{in = In, owed = Owed}, S) ->
     {Bytes, give_back(max(0, Owed - byte_size(Rest)), Id, Conn#conn{in = Rest}, S)}.
 
 give_back(N, Id, Conn, S = #state{version = Version, sock = Sock}) ->
-    _ = [gen_tcp:send(Sock, frame(0, line(io_lib:format("window ~b ~b", [Id, N]))))
+    _ = [send(Sock, frame(0, line(io_lib:format("window ~b ~b", [Id, N]))))
          || Version =:= 2, N > 0, Conn#conn.outcome =:= open],
     put_conn(Id, Conn#conn{owed = Conn#conn.owed - N}, S).
 
