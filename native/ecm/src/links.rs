@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::sync::{Notify, Semaphore};
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -163,19 +163,15 @@ impl Links {
 
     /// Waits until this client may be opened.
     async fn take_turn(&self) -> Result<(), NoLink> {
-        let Some(rate) = &self.rate else {
+        let Some(rate) = self.rate.as_ref().filter(|rate| !rate.turn_now()) else {
             return Ok(());
         };
-        let wait = rate.turn(Instant::now(), self.wait);
-        if wait != Some(Duration::ZERO)
-            && let Some(hits) = self.too_fast.hit()
-        {
-            let waiting = self.limit_waiting().now;
-            let rate = rate.number();
+        if let Some(hits) = self.too_fast.hit() {
+            let (rate, waiting) = (rate.number(), self.limit_waiting().now);
             warn!("open_rate={rate} reached: {waiting} clients wait, {hits} had to so far");
         }
         tokio::select! {
-            () = sleep(wait.ok_or(NoLink::TooFast)?) => Ok(()),
+            had = rate.turn(self.wait) => had.then_some(()).ok_or(NoLink::TooFast),
             () = self.draining.cancelled() => Err(NoLink::Stopped),
         }
     }
@@ -186,14 +182,11 @@ impl Links {
     }
 
     fn try_open_now(&self, caller: Caller<'_>) -> Option<Arc<Connection>> {
-        if let Some(rate) = &self.rate {
-            // Who waits is before who comes.
-            if self.limit_waiting().now > 0 || !self.takes_any() {
-                return None;
-            }
-            rate.turn(Instant::now(), Duration::ZERO)?;
+        let has_turn = |rate: &Rate| self.takes_any() && rate.turn_now();
+        match self.rate.as_ref().is_none_or(has_turn) {
+            true => self.try_open(caller),
+            false => None,
         }
-        self.try_open(caller)
     }
 
     fn try_open(&self, caller: Caller<'_>) -> Option<Arc<Connection>> {

@@ -47,7 +47,15 @@ pub async fn welcome(app: Arc<App>, newcomer: Newcomer) {
         peer: bare(peer),
         local: bare(local),
     };
-    match app.links.open(caller).await {
+    let opened = tokio::select! {
+        biased;
+        opened = app.links.open(caller) => opened,
+        () = gone(&stream) => {
+            debug!("client {peer} went away while it waited service={service}");
+            return;
+        }
+    };
+    match opened {
         Ok(connection) => {
             let (id, number) = (connection.id(), connection.link().number());
             debug!(
@@ -71,6 +79,15 @@ pub async fn welcome(app: Arc<App>, newcomer: Newcomer) {
             }
             farewell::refuse(&mut stream, kind).await;
         }
+    }
+}
+
+/// Waits until a client is gone that has said nothing. One that has is not
+/// looked at further: what ends there may be its half only.
+async fn gone(stream: &TcpStream) {
+    let said = stream.peek(&mut [0]).await;
+    if matches!(said, Ok(1..)) {
+        std::future::pending().await
     }
 }
 

@@ -107,6 +107,19 @@ fn no_more_wait_for_their_turn_than_may() {
 }
 
 #[test]
+fn who_goes_away_while_it_waits_frees_its_place() {
+    let lines = "open_rate = 1\nconnect_wait = \"1m\"\nmax_waiting = 1";
+    let (ecm, _backend, mut node) = linked(lines);
+    let _at_once = ecm.tcp_client();
+    node.opened();
+    drop(ecm.tcp_client());
+    ecm.line(" went away while it waited service=c2s");
+    let waits = ecm.tcp_client();
+    assert_eq!(node.opened().peer, waits.local_addr().unwrap());
+    assert_contains(&status(&ecm), &[" connections=2 ", " refused=0 "]);
+}
+
+#[test]
 fn a_client_that_makes_it_hold_too_much_is_reset_and_no_other() {
     let lines = "max_buffered = 1048576\nwindow = 67108864";
     let (ecm, _backend, mut node) = linked(lines);
