@@ -488,15 +488,14 @@ impl Node {
 
     /// Waits for an acknowledgement of at least `bytes`, skipping all else.
     pub fn acked(&mut self, bytes: u64) {
-        while self.acks.last().is_none_or(|acked| *acked < bytes) {
-            match self.try_next() {
-                Some(_) => {}
-                None => {
-                    let more = read_some(&mut self.stream);
-                    assert!(!more.is_empty(), "the link ended");
-                    self.unread.extend(more);
-                }
+        loop {
+            while self.try_next().is_some() {}
+            if self.acks.last().is_some_and(|acked| *acked >= bytes) {
+                return;
             }
+            let more = read_some(&mut self.stream);
+            assert!(!more.is_empty(), "the link ended");
+            self.unread.extend(more);
         }
     }
 
