@@ -27,6 +27,8 @@ mod reason;
 pub mod retained;
 pub mod table;
 
+use std::sync::atomic;
+
 pub use error::LinkError;
 pub use frame::ConnectionId;
 pub use handshake::Handshake;

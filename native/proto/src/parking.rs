@@ -9,11 +9,8 @@
 //! Both sides swap the one flag, so one swap comes first. Is it the producer's, then the consumer,
 //! which looks after its own, sees the push; is it the consumer's, then the producer sees it parked.
 
-#[cfg(not(loom))]
-use std::sync::atomic::{AtomicBool, Ordering::AcqRel};
-
-#[cfg(loom)]
-use loom::sync::atomic::{AtomicBool, Ordering::AcqRel};
+// std's, or loom's where tests/parking.rs includes this file.
+use crate::atomic::{AtomicBool, Ordering::AcqRel};
 
 /// Whether the consumer sleeps.
 #[derive(Debug)]
