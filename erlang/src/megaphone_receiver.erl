@@ -28,8 +28,6 @@
 
 -export_type([options/0, info/0]).
 
--include_lib("kernel/include/logger.hrl").
-
 %% Links by the pid of their receiver, so that a connection is found without asking anybody.
 -define(TABLE, megaphone_link_table).
 %% Chunks of the link's socket between two looks at whether to read on. A version 1 link that
@@ -39,8 +37,6 @@
 -define(CHUNK, 131072).
 %% A second: the unit of `idle_timeout', of lingering and of what is said once and not each time.
 -define(TICK, 1_000).
-%% Heartbeat intervals without a byte after which a link is taken for dead.
--define(MISSES_MAX, 3).
 %% How long the last words may take to be written, milliseconds.
 -define(FLUSH_TIMEOUT, 2_000).
 %% How long a link may take nothing of what we write, milliseconds.
@@ -66,15 +62,12 @@
 
 -type info() :: #{link := binary(), listener := binary(), receiver := pid(),
                   state := up | parked, resumable := boolean(), resumes := non_neg_integer(),
-                  %% Microseconds.
-                  rtt := #{last := pos_integer(), smoothed := pos_integer(),
-                           min := pos_integer()} | undefined,
+                  rtt := megaphone_heartbeat:rtt() | undefined,
                   atom() => term()}.
 
 -record(state, {link :: megaphone_nif:link(),
                 name :: binary(),
-                %% Name and address, for the log.
-                who :: iodata(),
+                log :: undefined | megaphone_link_log:t(),
                 %% Neither while the link is parked.
                 transport :: undefined | megaphone_transport:t(),
                 sender :: undefined | pid(),
@@ -87,21 +80,12 @@
                 going = false :: boolean(),
                 final = false :: boolean(),
                 resumes = 0 :: non_neg_integer(),
-                %% What `tick' said last: content lost, unknown verbs, bytes received, and
-                %% whether it cannot be resumed any more.
+                %% What `tick' said last: content lost, unknown verbs, whether it cannot be
+                %% resumed any more.
                 lost = 0 :: non_neg_integer(),
                 unknown = 0 :: non_neg_integer(),
-                received = 0 :: non_neg_integer(),
                 overflowed = false :: boolean(),
-                %% Ticks since the last ping, and since the last byte.
-                beat = 0 :: non_neg_integer(),
-                silent = 0 :: non_neg_integer(),
-                ping :: undefined | {Word :: binary(), SentAt :: integer()},
-                rtt :: undefined | map(),
-                %% Kinds of warnings given since the last tick, with how many more there were.
-                said = #{} :: #{kind() => non_neg_integer()}}).
-
--type kind() :: reset | overload | no_service.
+                heartbeat :: undefined | megaphone_heartbeat:t()}).
 
 %%% API
 
@@ -188,9 +172,8 @@ init(#{name := Name, token := Token, transport := Transport, handshake := Handsh
     true = ets:insert(?TABLE, {self(), Link, Name, Token}),
     _ = megaphone_ender:start(Link),
     erlang:send_after(?TICK, self(), tick),
-    State = #state{link = Link, name = Name, transport = Transport,
-                   options = maps:without([handshake, token, transport], Options)},
-    {ok, with_sender(State)}.
+    {ok, on(Transport, #state{link = Link, name = Name,
+                              options = maps:without([handshake, token, transport], Options)})}.
 
 link_options(#{transport := Transport, idle_timeout := IdleTimeout} = Options) ->
     (maps:with([name, window, max_connections, resume_buffer, max_buffered], Options))
@@ -204,19 +187,21 @@ link_options(#{transport := Transport, idle_timeout := IdleTimeout} = Options) -
 address({ok, Address}) -> Address;
 address({error, _}) -> undefined.
 
-with_sender(#state{link = Link, name = Name, transport = Transport} = State) ->
-    Peer = address(megaphone_transport:peername(Transport)),
-    State#state{sender = megaphone_sender:start_link(Link, Transport),
-                who = [Name, " (", format_address(Peer), ")"]}.
+%% What is new with each transport.
+on(Transport, #state{link = Link, name = Name, options = #{heartbeat := Heartbeat}} = State) ->
+    State#state{transport = Transport, parked = undefined,
+                sender = megaphone_sender:start_link(Link, Transport),
+                heartbeat = megaphone_heartbeat:new(max(1, Heartbeat div ?TICK)),
+                log = megaphone_link_log:new(Name, address(megaphone_transport:peername(Transport)))}.
 
 handle_cast(activate, #state{options = #{rest := Rest, version := Version} = Options} = State) ->
     Peer = maps:get(peer_name, maps:from_list(megaphone_nif:link_info(State#state.link))),
-    ?LOG_INFO("link ~ts: up, version ~b~ts", [State#state.who, Version, named(Peer)]),
+    info("up, version ~b~ts", [Version, named(Peer)], State),
     begin_reading(Rest, State#state{options = maps:remove(rest, Options)});
 handle_cast(lost, #state{parked = undefined} = State) ->
     {noreply, State#state{final = true}};
 handle_cast(lost, State) ->
-    gone("link ~ts: its peer is gone for good", [], State).
+    gone("its peer is gone for good", [], State).
 
 handle_call(info, _From, #state{link = Link, name = Name, options = Options} = State) ->
     #{listener := Listener} = Options,
@@ -230,7 +215,7 @@ handle_call(info, _From, #state{link = Link, name = Name, options = Options} = S
                                  undefined -> undefined;
                                  Transport -> address(megaphone_transport:peername(Transport))
                              end,
-                  rtt => State#state.rtt, resumes => State#state.resumes,
+                  rtt => megaphone_heartbeat:rtt(State#state.heartbeat), resumes => State#state.resumes,
                   resumable => resume_timeout(State) > 0},
      State};
 handle_call({detach, Received}, {Pid, _Tag}, State) ->
@@ -240,11 +225,9 @@ handle_call({attach, Transport, Rest}, {Pid, _Tag} = From,
     #{timer := Timer, since := Since} = Parked,
     _ = erlang:cancel_timer(Timer),
     Again = maps:get(retained, maps:from_list(megaphone_nif:link_info(State#state.link))),
-    Resumed = with_sender(State#state{transport = Transport, parked = undefined, silent = 0,
-                                      beat = 0, ping = undefined,
-                                      resumes = State#state.resumes + 1}),
-    ?LOG_INFO("link ~ts: resumed after ~b ms, ~b byte(s) are sent again",
-              [Resumed#state.who, erlang:monotonic_time(millisecond) - Since, Again]),
+    Resumed = on(Transport, State#state{resumes = State#state.resumes + 1}),
+    info("resumed after ~b ms, ~b byte(s) are sent again",
+         [erlang:monotonic_time(millisecond) - Since, Again], Resumed),
     gen_server:reply(From, ok),
     begin_reading(Rest, Resumed);
 handle_call({attach, _Transport, _Rest}, _From, State) ->
@@ -264,9 +247,9 @@ handle_info(tick, State) ->
     erlang:send_after(?TICK, self(), tick),
     tick(State);
 handle_info({timeout, Timer, parked}, #state{parked = #{timer := Timer}} = State) ->
-    gone("link ~ts: was not resumed in time", [], State);
+    gone("was not resumed in time", [], State);
 handle_info({'EXIT', Sender, Reason}, #state{sender = Sender} = State) ->
-    dropped("link ~ts: cannot be written: ~tp", [Reason], State#state{sender = undefined});
+    dropped("cannot be written: ~tp", [Reason], State#state{sender = undefined});
 handle_info({'EXIT', Port, _Reason}, State) when is_port(Port) ->
     {noreply, State};                           % a transport that was given up
 handle_info({'EXIT', _Listener, Reason}, State) ->
@@ -277,7 +260,7 @@ handle_info(Message, #state{transport = Transport} = State) ->
         passive when State#state.choked -> {noreply, State};
         passive -> {noreply, read_on(State)};
         closed -> closed(State);
-        {error, Reason} -> dropped("link ~ts: ~ts", [inet:format_error(Reason)], State);
+        {error, Reason} -> dropped("~ts", [inet:format_error(Reason)], State);
         other -> {noreply, State}
     end.
 
@@ -298,11 +281,11 @@ terminate(_Reason, #state{transport = Transport}) ->
 begin_reading(Rest, #state{transport = Transport} = State) ->
     Options = [binary, {packet, raw}, {nodelay, true}, {keepalive, true}, {buffer, ?CHUNK},
                {send_timeout, ?LINK_SEND_TIMEOUT}, {send_timeout_close, true}],
-    case megaphone_transport:setopts(Transport, Options) of
-        ok -> ok;
-        {error, _} ->                           % nodelay, on a Unix socket
-            megaphone_transport:setopts(Transport, proplists:delete(nodelay, Options))
-    end,
+    _ = case megaphone_transport:setopts(Transport, Options) of
+            ok -> ok;
+            {error, _} ->                       % nodelay, on a Unix socket
+                megaphone_transport:setopts(Transport, proplists:delete(nodelay, Options))
+        end,
     case feed(Rest, 0, State) of
         {noreply, #state{choked = false} = Fed} -> {noreply, read_on(Fed)};
         Other -> Other
@@ -333,12 +316,12 @@ closed_message({tcp, Socket}) -> {tcp_closed, Socket};
 closed_message({tls, Socket}) -> {ssl_closed, Socket}.
 
 closed(#state{going = true, final = true} = State) ->
-    ?LOG_INFO("link ~ts: closed by its peer, as announced", [State#state.who]),
+    info("closed by its peer, as announced", [], State),
     {stop, {shutdown, link_lost}, State};
 closed(#state{link = Link} = State) ->
     case megaphone_nif:end_of_input(Link) of
-        ok -> dropped("link ~ts: closed by its peer", [], State);
-        {error, Text} -> dropped("link ~ts: ~ts", [Text], State)
+        ok -> dropped("closed by its peer", [], State);
+        {error, Text} -> dropped("~ts", [Text], State)
     end.
 
 news(News, State) ->
@@ -351,28 +334,18 @@ one({open, Conn, Service, Id}, #state{options = #{default := Default}} = State) 
            end,
     open(Conn, Name, Id, State);
 one({reset, Id, Text}, State) ->
-    warn_once(reset, "link ~ts: connection ~20..0b: ~ts; the connection is reset", [Id, Text],
-              State);
-one({pong, Word}, #state{ping = {Word, SentAt}} = State) ->
-    State#state{ping = undefined,
-                rtt = rtt(max(1, erlang:monotonic_time(microsecond) - SentAt), State#state.rtt)};
-one({pong, _Other}, State) ->
-    State;
+    warn_once(reset, "connection ~20..0b: ~ts; the connection is reset", [Id, Text], State);
+one({pong, Word}, #state{heartbeat = Heartbeat} = State) ->
+    State#state{heartbeat = megaphone_heartbeat:pong(Word, Heartbeat)};
 one({goaway, Reason, _RetryAfter, Within}, State) ->
-    ?LOG_INFO("link ~ts: its peer goes away: ~ts", [State#state.who, Reason]),
+    info("its peer goes away: ~ts", [Reason], State),
     _ = is_integer(Within) andalso megaphone_drain:link(self(), Within),
     State#state{going = true, final = State#state.final orelse Reason =:= <<"shutdown">>};
 one({peer_error, Code, Text}, State) ->
-    warn("link ~ts: its peer reports ~ts: ~ts", [Code, Text], State#state{final = true}).
-
-%% As TCP smooths it (RFC 6298).
-rtt(Last, undefined) ->
-    #{last => Last, smoothed => Last, min => Last};
-rtt(Last, #{smoothed := Smoothed, min := Min}) ->
-    #{last => Last, smoothed => (7 * Smoothed + Last) div 8, min => min(Min, Last)}.
+    warn("its peer reports ~ts: ~ts", [Code, Text], State#state{final = true}).
 
 named(<<>>) -> "";
-named(Peer) -> [", peer \"", printable(Peer), $"].
+named(Peer) -> [", peer \"", megaphone_link_log:printable(Peer), $"].
 
 open(Conn, Name, Id, #state{options = #{services := Services}} = State) ->
     case Services of
@@ -385,13 +358,13 @@ open(Conn, Name, Id, #state{options = #{services := Services}} = State) ->
                     State;
                 {error, overload} ->
                     megaphone_nif:abort(Conn, overload),
-                    warn_once(overload, "link ~ts: connection ~20..0b: the accept queue of "
+                    warn_once(overload, "connection ~20..0b: the accept queue of "
                               "service ~ts is full; the connection is refused", [Id, Name], State)
             end;
         _ ->
             megaphone_nif:abort(Conn, refused),
-            warn_once(no_service, "link ~ts: connection ~20..0b: there is no service \"~ts\" "
-                      "here; the connection is refused", [Id, printable(Name)], State)
+            warn_once(no_service, "connection ~20..0b: there is no service \"~ts\" here; the "
+                      "connection is refused", [Id, megaphone_link_log:printable(Name)], State)
     end.
 
 %%% time
@@ -401,61 +374,39 @@ tick(#state{link = Link, parked = Parked, lost = Lost0, unknown = Unknown0} = St
                                             erlang:system_info(start_time), native, second),
     {Lost, Last, Unknown, Received, Swamped, Overflowed} =
         megaphone_nif:tick(Link, Now, Parked =/= undefined),
-    _ = case Lost - Lost0 of
-            0 -> State;
-            New -> ?LOG_INFO("link ~ts: dropped the content of ~b frame(s) for connections "
-                             "that are not open, the last one for connection ~20..0b",
-                             [State#state.who, New, Last])
-        end,
-    _ = case Unknown - Unknown0 of
-            0 -> State;
-            Verbs -> ?LOG_INFO("link ~ts: ignored ~b control message(s) of an unknown kind",
-                               [State#state.who, Verbs])
-        end,
-    _ = [?LOG_WARNING("link ~ts: ~b more connection(s) like that (~ts)",
-                      [State#state.who, More, Kind])
-         || {Kind, More} <- maps:to_list(State#state.said), More > 0],
+    _ = Lost > Lost0 andalso
+        info("dropped the content of ~b frame(s) for connections that are not open, the last one "
+             "for connection ~20..0b", [Lost - Lost0, Last], State),
+    _ = Unknown > Unknown0 andalso
+        info("ignored ~b control message(s) of an unknown kind", [Unknown - Unknown0], State),
     _ = Overflowed andalso not State#state.overflowed andalso
-        warn("link ~ts: its peer acknowledges too little (resume_buffer); it cannot be resumed "
-             "any more", [], State),
-    Next = State#state{lost = Lost, unknown = Unknown, overflowed = Overflowed, said = #{}},
+        warn("its peer acknowledges too little (resume_buffer); it cannot be resumed any more",
+             [], State),
+    Next = State#state{lost = Lost, unknown = Unknown, overflowed = Overflowed,
+                       log = megaphone_link_log:tick(State#state.log)},
     case Swamped of
         true when Parked =/= undefined ->
-            gone("link ~ts: too much waits for a peer that is not there", [], Next);
+            gone("too much waits for a peer that is not there", [], Next);
         _ ->
             heartbeat(Received, Next)
     end.
 
-heartbeat(_Received, #state{parked = #{}} = State) ->
+%% Version 1 has no word for it.
+heartbeat(_Received, #state{parked = Parked, options = #{version := Version}} = State)
+  when Parked =/= undefined; Version =:= 1 ->
     {noreply, State};
-heartbeat(_Received, #state{options = #{version := 1}} = State) ->
-    {noreply, State};
-heartbeat(Received, #state{received = Received, silent = Silent} = State) ->
-    Limit = ?MISSES_MAX * interval(State),
-    case Silent + 1 of
-        Seconds when Seconds >= Limit ->
-            dropped("link ~ts: nothing came for ~b s, not even an answer to a ping", [Seconds],
-                    State);
-        Seconds ->
-            {noreply, beat(State#state{silent = Seconds})}
-    end;
-heartbeat(Received, State) ->
-    {noreply, beat(State#state{received = Received, silent = 0})}.
-
-beat(#state{link = Link, beat = Beat} = State) ->
-    case interval(State) of
-        Interval when Beat + 1 >= Interval ->
-            SentAt = erlang:monotonic_time(microsecond),
-            Word = integer_to_binary(erlang:unique_integer([positive])),
+heartbeat(Received, #state{link = Link, heartbeat = Heartbeat} = State) ->
+    {Due, Next} = megaphone_heartbeat:tick(Received, Heartbeat),
+    Beaten = State#state{heartbeat = Next},
+    case Due of
+        ok ->
+            {noreply, Beaten};
+        {ping, Word} ->
             megaphone_nif:ping(Link, Word),
-            State#state{beat = 0, ping = {Word, SentAt}};
-        _ ->
-            State#state{beat = Beat + 1}
+            {noreply, Beaten};
+        {silent, Seconds} ->
+            dropped("nothing came for ~b s, not even an answer to a ping", [Seconds], Beaten)
     end.
-
-%% In ticks.
-interval(#state{options = #{heartbeat := Milliseconds}}) ->
-    max(1, Milliseconds div ?TICK).
 
 %%% parked
 
@@ -473,7 +424,7 @@ detach(Received, Pid, #state{link = Link} = State) ->
     end.
 
 parked(#state{parked = undefined} = State) ->
-    park(resume_timeout(State), "link ~ts: its peer dials again", [], State);
+    park(resume_timeout(State), "its peer dials again", [], State);
 parked(State) ->
     State.
 
@@ -492,8 +443,8 @@ park(Seconds, Format, Args, #state{link = Link, sender = Sender, transport = Tra
     _ = Sender =/= undefined andalso megaphone_sender:stop(Link, Sender),
     megaphone_transport:abort(Transport),
     #{connections := Number} = maps:from_list(megaphone_nif:link_info(Link)),
-    _ = warn(Format ++ "; parked with ~b connection(s), for ~b s at most", Args ++ [Number, Seconds],
-             State),
+    _ = warn(Format ++ "; parked with ~b connection(s), for ~b s at most",
+             Args ++ [Number, Seconds], State),
     State#state{transport = undefined, sender = undefined, choked = false,
                 parked = #{timer => erlang:start_timer(Seconds * 1000, self(), parked),
                            since => erlang:monotonic_time(millisecond),
@@ -505,32 +456,21 @@ park(Seconds, Format, Args, #state{link = Link, sender = Sender, transport = Tra
 refuse_link(Code, Text, #state{link = Link, sender = Sender} = State) ->
     megaphone_nif:link_error(Link, Code, Text),
     _ = megaphone_sender:flush(Sender, ?FLUSH_TIMEOUT),
-    _ = warn("link ~ts: ~ts (~ts); the link is closed", [Text, Code], State),
+    _ = warn("~ts (~ts); the link is closed", [Text, Code], State),
     {stop, {shutdown, {link, Code}}, State}.
 
 gone(Format, Args, State) ->
     _ = warn(Format, Args, State),
     {stop, {shutdown, link_lost}, State}.
 
-%% Whoever opens a hundred thousand bad connections gets a line a second, not a line each.
-warn_once(Kind, Format, Args, #state{said = Said} = State) ->
-    case Said of
-        #{Kind := More} -> State#state{said = Said#{Kind := More + 1}};
-        #{} -> warn(Format, Args, State#state{said = Said#{Kind => 0}})
-    end.
+%%% the log
 
-warn(Format, Args, #state{who = Who} = State) ->
-    ?LOG_WARNING(Format, [Who | Args]),
+info(Format, Args, #state{log = Log}) ->
+    megaphone_link_log:info(Format, Args, Log).
+
+warn(Format, Args, #state{log = Log} = State) ->
+    megaphone_link_log:warn(Format, Args, Log),
     State.
 
-%% A peer's words may hold anything: what is no plain character shows as its code.
-printable(Text) ->
-    io_lib:format("~ts", [[escape(C) || C <- unicode:characters_to_list(Text)]]).
-
-escape(C) when C >= 32, C < 127 -> C;
-escape(C) -> io_lib:format("\\x{~.16b}", [C]).
-
-format_address({{_, _, _, _} = Ip, Port}) -> io_lib:format("~s:~b", [inet:ntoa(Ip), Port]);
-format_address({local, _}) -> "Unix socket";
-format_address({Ip, Port}) -> io_lib:format("[~s]:~b", [inet:ntoa(Ip), Port]);
-format_address(undefined) -> "gone".
+warn_once(Kind, Format, Args, #state{log = Log} = State) ->
+    State#state{log = megaphone_link_log:warn_once(Kind, Format, Args, Log)}.

@@ -15,8 +15,8 @@ start(Config, Options) ->
     Log = log_capture:start(),
     {ok, L} = megaphone:listen(0, [{ip, {127, 0, 0, 1}} | Options]),
     {ok, Port} = inet:port(L),
-    Neighbour = link_peer:connect(Port, #{name => "neighbour"}),
-    Peer = link_peer:connect(Port, #{name => "peer"}),
+    [Neighbour, Peer] = [up(link_peer:connect(Port, #{name => Name}), #{})
+                         || Name <- ["neighbour", "peer"]],
     Case = #{listen => L, port => Port, log => Log, peer => Peer, neighbour => Neighbour},
     [{link_case, Case#{beside => open(Case, Neighbour)}} | Config].
 
@@ -36,7 +36,12 @@ log(Config) -> maps:get(log, the(Config)).
 
 %% One more link.
 connect(Config) -> connect(Config, #{}).
-connect(Config, Options) -> link_peer:connect(port(Config), Options).
+connect(Config, Options) -> up(link_peer:connect(port(Config), Options), Options).
+
+%% Who answers the hello has no link yet: it is there with the first answer to a ping.
+up(Peer, #{handshake := false}) -> Peer;
+up(Peer, #{version := 1}) -> Peer;
+up(Peer, _) -> ok = link_peer:flush(Peer), Peer.
 
 %% A new connection on the link under test, or on another: {Id, Socket}.
 open(Config) -> open(Config, peer(Config)).
@@ -77,8 +82,6 @@ works(Peer, Id, Socket) ->
 
 %% The process that holds this peer's link.
 link_pid(Peer) ->
-    %% The greeter says hello; the link is there with the first answer.
-    ok = link_peer:flush(Peer),
     #{<<"link">> := Name} = link_peer:hello(Peer),
     [Pid] = [Pid || {Pid, #{link := Link}} <- megaphone:links(), Link =:= Name],
     Pid.

@@ -119,7 +119,7 @@ impl Resource for Conn {
         let mut held = self.lock(env, this.as_ref());
         if held.owner.is_some_and(|(owner, _)| owner == pid) {
             held.owner = None;
-            held.close(CloseReason::ServerClosed);
+            held.close_by_owner();
         }
     }
 }

@@ -30,6 +30,15 @@ impl<'e> Held<'_, 'e> {
         }
     }
 
+    /// The owner closes the socket, or has died.
+    pub fn close_by_owner(&mut self) {
+        let reason = match self.options.draining {
+            true => CloseReason::Shutdown,
+            false => CloseReason::ServerClosed,
+        };
+        self.close(reason);
+    }
+
     /// Closes the socket over its owner's head; what `send` took still goes out.
     pub fn close_for(&mut self, reason: CloseReason) {
         if self.is_open() {

@@ -19,6 +19,10 @@ use crate::limits::{Held, Hits};
 use crate::outbox::{ALL_MAX, DATA_LOW, Outbox};
 use crate::sync::lock;
 
+/// Seconds for which a closed connection waits for a client that takes nothing: as long as a
+/// parked link is waited for, by default, and as the ECM's own `close_timeout`.
+const LINGER_MAX: u32 = 30;
+
 /// Connections served in one go: ended with their link, or called again after they had to wait.
 const BATCH: usize = 64;
 
@@ -64,9 +68,18 @@ pub struct Link {
     parking: Parking,
     /// Connections with credit and no room in the outbox.
     stalled: SegQueue<ResourceArc<Conn>>,
-    lingering: Mutex<Vec<(ResourceArc<Conn>, usize)>>,
+    lingering: Mutex<Vec<Lingering>>,
     choking: AtomicUsize,
     idle: Mutex<VecDeque<(ConnectionId, u32)>>,
+}
+
+/// A connection that was closed here before its client had taken all.
+struct Lingering {
+    conn: ResourceArc<Conn>,
+    /// Bytes that it still has to take.
+    left: usize,
+    /// Link time at which it took some, in seconds.
+    since: u32,
 }
 
 /// What went over a link.
@@ -241,23 +254,34 @@ impl Link {
 
     /// Watches over a closed connection whose last bytes have not gone out.
     pub fn linger(&self, conn: ResourceArc<Conn>) {
-        lock(&self.lingering).push((conn, usize::MAX));
+        let lingering = Lingering {
+            conn,
+            left: usize::MAX,
+            since: self.now(),
+        };
+        lock(&self.lingering).push(lingering);
     }
 
-    /// Gives up lingering connections whose client took nothing since the last call.
-    fn sweep_lingering(&self, env: Env) {
+    /// Gives up lingering connections whose client took nothing for too long. While the link is
+    /// parked it can take nothing.
+    fn sweep_lingering(&self, env: Env, parked: bool) {
+        let now = self.now();
         let waiting = std::mem::take(&mut *lock(&self.lingering));
-        for (conn, before) in waiting {
+        for mut lingering in waiting {
+            let conn = lingering.conn.clone();
             let mut held = hold(&conn, env);
             if !matches!(held.phase, Phase::Lingering(_)) {
                 continue;
             }
             let left = held.pending.as_ref().map_or(0, |pending| pending.bytes());
-            if left >= before {
+            if parked || left < lingering.left {
+                (lingering.left, lingering.since) = (left, now);
+            }
+            if now.saturating_sub(lingering.since) >= LINGER_MAX {
                 held.abort(CloseReason::Timeout);
             } else {
                 drop(held);
-                lock(&self.lingering).push((conn, left));
+                lock(&self.lingering).push(lingering);
             }
         }
     }
@@ -308,12 +332,11 @@ impl Link {
         }
     }
 
-    /// Time passes: `now` in seconds of any clock that does not jump. While the link is parked no
-    /// client can take anything, so none is given up for that.
+    /// Time passes: `now` in seconds of any clock that does not jump.
     pub fn tick(&self, env: Env, now: u32, parked: bool) {
         self.clock.store(now, Ordering::Relaxed);
+        self.sweep_lingering(env, parked);
         if !parked {
-            self.sweep_lingering(env);
             self.sweep_idle(env);
             self.acknowledge(env, Machine::ack_tick);
         }

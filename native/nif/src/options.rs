@@ -37,8 +37,9 @@ pub struct Options {
     pub show_econnreset: bool,
     /// A `send` that times out closes the socket.
     pub send_timeout_close: bool,
-    /// Not for `setopts`: the next HTTP response shall say that it is the last one.
-    pub last_response: bool,
+    /// Not for `setopts`: the client was told to go, or is about to be. The next HTTP response says
+    /// that it is the last one.
+    pub draining: bool,
     /// Bytes of each binary delivered as a list in front of it.
     pub header: u16,
     /// Longest line of `{packet, line}`.
@@ -66,7 +67,7 @@ impl Default for Options {
             exit_on_close: true,
             show_econnreset: false,
             send_timeout_close: false,
-            last_response: false,
+            draining: false,
             header: 0,
             buffer: 1460,
             line_delimiter: b'\n',

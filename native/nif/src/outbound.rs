@@ -31,7 +31,7 @@ impl Held<'_, '_> {
         };
         let header = &header[..header_len];
         self.stats.sent.add(header.len() + data.len());
-        let (line, rest) = match self.options.last_response {
+        let (line, rest) = match self.options.draining {
             true => data.split_at(status_line(data)),
             false => (data, &data[..0]),
         };

@@ -1,6 +1,5 @@
 //! Calls on a connection: what `gen_tcp` and `inet` ask of a socket, but for its options.
 
-use megaphone_proto::control::CloseReason;
 use megaphone_proto::packet::Mode;
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifResult, Term};
 
@@ -105,7 +104,7 @@ fn shutdown(env: Env<'_>, conn: ConnArg, read: bool, write: bool) -> Term<'_> {
 
 #[rustler::nif]
 fn close(env: Env, conn: ConnArg) -> Atom {
-    hold(&conn, env).close(CloseReason::ServerClosed);
+    hold(&conn, env).close_by_owner();
     atoms::ok()
 }
 
@@ -116,10 +115,11 @@ fn close_for(env: Env, conn: ConnArg, reason: Term) -> NifResult<Atom> {
     Ok(atoms::ok())
 }
 
-/// The next HTTP response on this connection shall say that it is the last one.
+/// The client is told to go: the next HTTP response on this connection says that it is the last
+/// one, and its end is that of a node that stops.
 #[rustler::nif]
 fn set_draining(env: Env, conn: ConnArg) -> Atom {
-    hold(&conn, env).options.last_response = true;
+    hold(&conn, env).options.draining = true;
     atoms::ok()
 }
 
