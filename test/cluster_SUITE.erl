@@ -1,5 +1,5 @@
 %% Two clustered ejabberd nodes behind two ECMs, each with links to both: users on different
-%% nodes chat, a node is stopped, its users are back on the other through the same
+%% nodes chat, a node is drained and stopped, its users are back on the other through the same
 %% ECM, and the node that comes back gets new connections again.
 %%
 %% `make test` runs it with ejabberd 24.12; `rebar3 ct --suite test/cluster_SUITE --group
@@ -11,9 +11,11 @@
 
 -export([suite/0, all/0, groups/0, init_per_group/2, end_per_group/2]).
 -export([users_on_two_nodes_chat/1, both_nodes_get_connections/1,
-         users_of_a_stopped_node_are_back_on_the_other/1, a_node_that_comes_back_is_used/1]).
+         users_of_a_drained_node_are_back_on_the_other/1, a_node_that_comes_back_is_used/1]).
 
 -define(TIMEOUT, 30_000).
+%% Seconds.
+-define(DRAIN, 2).
 
 suite() -> [{timetrap, {minutes, 3}}].
 
@@ -21,7 +23,7 @@ all() -> [{group, ejabberd_24_12}].
 
 groups() ->
     [{Group, [sequence], [users_on_two_nodes_chat, both_nodes_get_connections,
-                          users_of_a_stopped_node_are_back_on_the_other, a_node_that_comes_back_is_used]}
+                          users_of_a_drained_node_are_back_on_the_other, a_node_that_comes_back_is_used]}
      || Group <- [ejabberd_23_01, ejabberd_24_12]].
 
 init_per_group(Group, Config) ->
@@ -69,7 +71,7 @@ both_nodes_get_connections(Config) ->
          [ok = e2e_user:close(User) || User <- Users]
      end || Edge <- ?config(edges, Config)].
 
-users_of_a_stopped_node_are_back_on_the_other(Config) ->
+users_of_a_drained_node_are_back_on_the_other(Config) ->
     [Edge1, Edge2] = ?config(edges, Config),
     [#{name := One}, #{name := Two, ejabberd := Ejabberd}] = ?config(nodes, Config),
     Alice = login_on(Two, websocket, <<"alice">>, Edge1, Config),
@@ -77,12 +79,19 @@ users_of_a_stopped_node_are_back_on_the_other(Config) ->
     Carol = login_on(Two, c2s, <<"carol">>, Edge1, Config),
     Dave = login_on(One, websocket, <<"dave">>, Edge2, Config),
     {Dave1, _} = e2e_user:chat(Dave, Alice, <<"are you there?">>),
-    ok = e2e_ejabberd:stop(Ejabberd),
-    Endings = [{Transport, e2e_user:ending(User, ?TIMEOUT)} || {Transport, User} <- [{websocket, Alice}, {bosh, Bob}, {c2s, Carol}]],
-    ct:log("endings: ~p", [Endings]),
-    Back = [login(Transport, User, Edge)
+    ok = e2e_ejabberd:call(Ejabberd, megaphone, drain, [?DRAIN]),
+    %% What each is told: docs/operating.md, "Draining a node".
+    {{close_frame, Code, _}, AliceHeard} = e2e_user:ending(Alice, ?TIMEOUT),
+    ?assert(lists:member(Code, [1001, 1012]), Code),
+    {BobSaw, _} = e2e_user:ending(Bob, ?TIMEOUT),
+    ?assert(lists:member(BobSaw, [closed, {status, 503}]), BobSaw),
+    {closed, CarolHeard} = e2e_user:ending(Carol, ?TIMEOUT),
+    [?assertMatch({match, _}, re:run(Heard, "system-shutdown")) || Heard <- [AliceHeard, CarolHeard]],
+    %% The node still runs, and gets nobody any more.
+    Back = [e2e_user:login(Transport, User, Edge)
             || {Transport, User, Edge} <- [{websocket, <<"alice">>, Edge1}, {bosh, <<"bob">>, Edge2}, {c2s, <<"carol">>, Edge1}]],
     [?assertEqual(One, where(User, Config)) || User <- Back],
+    ok = e2e_ejabberd:stop(Ejabberd),
     Last = lists:foldl(fun(User, DaveNow) ->
                                {DaveNext, User1} = e2e_user:chat(DaveNow, User, <<"back again?">>),
                                ok = e2e_user:close(User1),
@@ -127,8 +136,6 @@ login_on(Name, Transport, User, Edge, Config, Times) when Times > 0 ->
             ok = e2e_user:close(Session),
             Next
     end.
-
-login(Transport, User, Edge) -> e2e_user:login(Transport, User, Edge).
 
 %% ---- Starting things ----
 
