@@ -43,13 +43,22 @@ killed_ecm_comes_back(Config) ->
     Client = e2e_http:connect(Http),
     {#{status := 200}, _} = e2e_http:get(Client, "/peer"),
     Ecm = ecm_pid(Node),
+    [{Link, #{resumable := true}}] = e2e_ejabberd:call(Node, megaphone, links, []),
     Mark = e2e_ejabberd:mark_log(Node),
     ok = e2e_process:kill_os_pid(Ecm),
     {ok, _} = e2e_ejabberd:wait_log(Node, Mark, "ECM .* killed by signal 9", ?TIMEOUT),
+    %% Nobody is left who could resume its link, so that does not wait for it.
+    ended(Node, Link, 1000),
     {ok, _} = e2e_ejabberd:wait_log(Node, Mark, "link \\d+ up to", ?TIMEOUT),
     ?assertNotEqual(Ecm, ecm_pid(Node)),
     ?assertMatch({#{status := 200}, _}, e2e_http:get(e2e_http:connect(Http), "/peer")),
     ok = e2e_ejabberd:stop(Node).
+
+ended(Node, Link, Tries) when Tries > 0 ->
+    case e2e_ejabberd:call(Node, erlang, is_process_alive, [Link]) of
+        false -> ok;
+        true -> receive after 5 -> ended(Node, Link, Tries - 1) end
+    end.
 
 killed_node_leaves_nothing(Config) ->
     {Node, #{http := Http}} = start_with_ecm(Config),

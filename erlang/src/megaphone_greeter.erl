@@ -111,7 +111,7 @@ secure(#state{ref = #{access := Access}, transport = {tcp, Socket}} = State) ->
 tls_error({tls_alert, {Alert, _}}) ->
     string:replace(atom_to_list(Alert), "_", " ", all);
 tls_error(Reason) ->
-    lists:join(" ", string:lexemes(ssl:format_error(Reason), "\r\n")).
+    lists:join(" ", string:lexemes(ssl:format_error({error, Reason}), "\r\n")).
 
 %%% the protocol's handshake
 

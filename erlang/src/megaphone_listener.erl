@@ -62,7 +62,7 @@ prepare() ->
     case megaphone_nif:load() of
         ok ->
             case application:ensure_all_started(megaphone) of
-                {ok, _} -> ok;
+                {ok, _} -> limit_memory();
                 {error, Reason} -> {error, format("the application megaphone does not "
                                                   "start: ~tp", [Reason])}
             end;
@@ -71,6 +71,11 @@ prepare() ->
         {error, {_, Text}} ->
             {error, format("the NIF cannot be loaded: ~ts", [Text])}
     end.
+
+%% What all connections of all links may hold, in bytes; see megaphone.app.src.
+limit_memory() ->
+    {ok, Bytes} = application:get_env(megaphone, max_buffered),
+    megaphone_nif:set_max_buffered(Bytes).
 
 %% @doc Starts the tree of the listener on `Address', whose owner the caller is.
 -spec start(megaphone_address:address(), config()) ->
