@@ -97,10 +97,15 @@ owner(Count, Total, Main, Done) ->
 %% The receiver's own loop, without a socket under it. The opening frames carry one byte, which
 %% the owners get before the clock runs.
 megaphone(Main, Owners, Chunks) ->
-    Link = megaphone_nif:link_new(#{name => <<"bench">>, node => <<"bench">>, nonce => <<"00">>,
-                                    window => 1 bsl 30, max_frame => 65536, allow_v1 => true,
-                                    max_connections => 1_000_000, idle_timeout => nil,
-                                    peer => undefined, local => undefined}),
+    Handshake = megaphone_nif:handshake_new(#{node => <<"bench">>, nonce => <<"00">>,
+                                              window => 1 bsl 30, max_frame => 65536,
+                                              allow_v1 => true, resume_timeout => 0,
+                                              secret => nil}),
+    {up, 1, 0} = megaphone_nif:handshake(Handshake, iolist_to_binary(frame(1, <<"o">>))),
+    Link = megaphone_nif:link_new(#{name => <<"bench">>, window => 1 bsl 30,
+                                    max_connections => 1_000_000, resume_buffer => 0,
+                                    max_buffered => 1 bsl 40, idle_timeout => nil,
+                                    peer => undefined, local => undefined}, Handshake),
     open(Link, Owners, 1),
     Main ! {ready, self()},
     receive go -> ok end,
