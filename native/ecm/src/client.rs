@@ -129,6 +129,7 @@ impl Client {
     }
 
     async fn wait_for_credit(&self) -> io::Result<u32> {
+        self.connection.link().counters().count_no_credit();
         tokio::select! {
             biased;
             credit = self.connection.wait_for_credit() => Ok(credit),
@@ -202,6 +203,7 @@ impl Client {
 
     /// Waits until the client takes more. `false`: its connection is finished.
     async fn wait_to_write(&self) -> io::Result<bool> {
+        self.connection.link().counters().count_slow_client();
         loop {
             tokio::select! {
                 biased;

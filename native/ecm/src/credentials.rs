@@ -27,7 +27,7 @@ const PEM_MAX: usize = 1024 * 1024;
 const TOO_OPEN: u32 = 0o027;
 
 /// What is needed to dial one backend.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Credentials {
     /// What we share with the node.
     pub secret: Option<Secret>,

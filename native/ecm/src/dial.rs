@@ -82,33 +82,33 @@ pub enum NotUp {
 pub async fn connect(app: &App, backend: &Backend) -> Result<Connected, NotUp> {
     let Credentials { secret, tls } = read_credentials(backend.clone()).await?;
     let address = backend.address();
-    let connected = match address {
-        BackendAddress::Tcp { host, port } => connect_tcp(app, host, *port).await.map(Either::Tcp),
-        BackendAddress::Unix(path) => UnixStream::connect(path).await.map(Either::Unix),
-    };
-    let stream = connected.map_err(|error| NotUp::Connect {
+    let not_there = |error| NotUp::Connect {
         address: address.to_string(),
         error,
-    })?;
-    let (input, output): (Input, Output) = match (stream, tls) {
-        (Either::Tcp(stream), Some(terms)) => {
-            let shaken = tls::shake_hands(stream, &terms).await;
-            let stream = shaken.map_err(|error| NotUp::Tls {
-                address: address.to_string(),
-                error,
-            })?;
-            let (input, output) = tokio::io::split(stream);
-            let peer = address.to_string();
-            (Box::new(Explained { input, peer }), Box::new(output))
-        }
-        (Either::Tcp(stream), None) => {
-            let (input, output) = stream.into_split();
-            (Box::new(input), Box::new(output))
-        }
+    };
+    let (input, output) = match (address, tls) {
         // There is no TLS on these, see `Backend::check`.
-        (Either::Unix(stream), _) => {
-            let (input, output) = stream.into_split();
-            (Box::new(input), Box::new(output))
+        (BackendAddress::Unix(path), _) => {
+            let stream = UnixStream::connect(path).await.map_err(not_there)?;
+            boxed(stream.into_split())
+        }
+        (BackendAddress::Tcp { host, port }, None) => {
+            let stream = connect_tcp(app, host, *port).await.map_err(not_there)?;
+            boxed(stream.into_split())
+        }
+        (BackendAddress::Tcp { host, port }, Some(terms)) => {
+            let stream = connect_tcp(app, host, *port).await.map_err(not_there)?;
+            let peer = address.to_string();
+            match tls::shake_hands(stream, &terms).await {
+                Ok(stream) => {
+                    let (input, output) = tokio::io::split(stream);
+                    boxed((Explained { input, peer }, output))
+                }
+                Err(error) => {
+                    let address = peer;
+                    return Err(NotUp::Tls { address, error });
+                }
+            }
         }
     };
     Ok(Connected {
@@ -118,9 +118,12 @@ pub async fn connect(app: &App, backend: &Backend) -> Result<Connected, NotUp> {
     })
 }
 
-enum Either {
-    Tcp(TcpStream),
-    Unix(UnixStream),
+fn boxed<I, O>((input, output): (I, O)) -> (Input, Output)
+where
+    I: AsyncRead + Send + Unpin + 'static,
+    O: AsyncWrite + Send + Unpin + 'static,
+{
+    (Box::new(input), Box::new(output))
 }
 
 async fn connect_tcp(app: &App, host: &str, port: u16) -> io::Result<TcpStream> {
@@ -137,8 +140,12 @@ async fn connect_tcp(app: &App, host: &str, port: u16) -> io::Result<TcpStream> 
     Ok(stream)
 }
 
-/// Reads files, which may take a while, where that holds nobody up.
+/// Reads files, if there are any, which may take a while, where that holds
+/// nobody up.
 async fn read_credentials(backend: Backend) -> Result<Credentials, NotUp> {
+    if backend.secret_file.is_none() && backend.tls.is_none() {
+        return Ok(Credentials::default());
+    }
     let read = tokio::task::spawn_blocking(move || Credentials::read(&backend));
     Ok(read.await?.map_err(|(_, why)| why)?)
 }

@@ -13,6 +13,8 @@ pub struct Counters {
     bytes_out: AtomicU64,
     unknown_ids: AtomicU64,
     unknown_verbs: AtomicU64,
+    no_credit: AtomicU64,
+    slow_clients: AtomicU64,
     resumes: AtomicU64,
     overflows: AtomicU64,
     closed: Closed,
@@ -28,6 +30,8 @@ impl Counters {
             bytes_out: zero(),
             unknown_ids: zero(),
             unknown_verbs: zero(),
+            no_credit: zero(),
+            slow_clients: zero(),
             resumes: zero(),
             overflows: zero(),
             closed: Closed::new(),
@@ -57,6 +61,16 @@ impl Counters {
     /// Notes how many control messages had an unknown verb.
     pub fn set_unknown_verbs(&self, verbs: u64) {
         self.unknown_verbs.store(verbs, Relaxed);
+    }
+
+    /// A client had to wait for credit of ejabberd's.
+    pub fn count_no_credit(&self) {
+        self.no_credit.fetch_add(1, Relaxed);
+    }
+
+    /// A client's socket took no more.
+    pub fn count_slow_client(&self) {
+        self.slow_clients.fetch_add(1, Relaxed);
     }
 
     /// The link went on over another transport.
@@ -93,6 +107,8 @@ impl Counters {
             bytes_out,
             unknown_ids,
             unknown_verbs,
+            no_credit,
+            slow_clients,
             resumes,
             overflows,
             closed: Closed(closed),
@@ -103,6 +119,8 @@ impl Counters {
             bytes_out,
             unknown_ids,
             unknown_verbs,
+            no_credit,
+            slow_clients,
             resumes,
             overflows,
         ];
@@ -119,6 +137,8 @@ impl fmt::Display for Counters {
             ("bytes_out", &self.bytes_out),
             ("unknown_ids", &self.unknown_ids),
             ("unknown_verbs", &self.unknown_verbs),
+            ("no_credit", &self.no_credit),
+            ("slow_clients", &self.slow_clients),
             ("resumes", &self.resumes),
         ] {
             write!(f, "{name}={} ", counter.load(Relaxed))?;
@@ -202,6 +222,9 @@ mod tests {
             counters.count_in(2);
             counters.count_out(3);
             counters.count_unknown_id();
+            counters.count_no_credit();
+            counters.count_slow_client();
+            counters.count_slow_client();
             counters.count_resumed();
             counters.count_overflow();
             counters.count_closed(CloseReason::Idle, 5);
@@ -210,7 +233,7 @@ mod tests {
         sum.add(&other);
         assert_eq!(
             sum.to_string(),
-            "connections=2 bytes_in=4 bytes_out=6 unknown_ids=2 unknown_verbs=6 resumes=2 closed=idle:10"
+            "connections=2 bytes_in=4 bytes_out=6 unknown_ids=2 unknown_verbs=6 no_credit=2 slow_clients=4 resumes=2 closed=idle:10"
         );
         assert_eq!(sum.overflows(), 2);
     }

@@ -37,7 +37,7 @@ fn a_node_that_does_not_read_closes_the_client_s_tcp_window() {
     let id = node.opened().id;
     let mut other = ecm.tcp_client();
     let other_id = node.opened().id;
-    let bytes = noise(1, 64 * 1024 * 1024);
+    let bytes = noise(1, 24 * 1024 * 1024);
 
     // Nothing is granted: soon the kernel takes no more from the client.
     writer.set_nonblocking(true).unwrap();
@@ -66,5 +66,11 @@ fn a_node_that_does_not_read_closes_the_client_s_tcp_window() {
         got.extend(more);
     }
     assert!(got == bytes);
-    writing.join().unwrap();
+    drop(writing.join().unwrap());
+
+    // It is counted where an administrator looks.
+    drop(node);
+    let line = ecm.line("link 1 ended: ");
+    assert!(line.contains(" no_credit="), "{line}");
+    assert!(!line.contains(" no_credit=0 "), "{line}");
 }
