@@ -10,6 +10,8 @@
 %% proc_lib
 -export([init/2]).
 
+-include_lib("kernel/include/logger.hrl").
+
 %% A batch of connections (64, megaphone_nif:end_some/2) each so many milliseconds: 6,400 a second.
 -define(PAUSE, 10).
 %% Of a link with more than that in this time, milliseconds, batches follow each other faster.
@@ -26,8 +28,21 @@ start(Link) ->
 init(Receiver, Link) ->
     Mref = erlang:monitor(process, Receiver),
     receive
-        {'DOWN', Mref, process, Receiver, Reason} -> end_all(Link, reason(Reason))
+        {'DOWN', Mref, process, Receiver, Reason} ->
+            end_all(Link, reason(Reason)),
+            #{name := Name, open := Opened, closed := Closed} = info(Link),
+            ?LOG_INFO("link ~ts: gone, with all of its ~b connection(s); they ended with: ~ts",
+                      [Name, Opened, reasons(lists:keysort(2, maps:to_list(Closed)))])
     end.
+
+reasons([]) ->
+    "-";
+reasons(Closed) ->
+    lists:join(", ", [io_lib:format("~ts ~b", [Reason, Count])
+                      || {Reason, Count} <- lists:reverse(Closed)]).
+
+info(Link) ->
+    maps:from_list(megaphone_nif:link_info(Link)).
 
 %% Whoever stops us has no time to wait for, nor a client a place to come back to.
 reason(shutdown) -> shutdown;
@@ -40,7 +55,7 @@ end_all(Link, shutdown) ->
         done -> ok
     end;
 end_all(Link, Reason) ->
-    #{connections := Number} = maps:from_list(megaphone_nif:link_info(Link)),
+    #{connections := Number} = info(Link),
     Steps = max(1, ?SPREAD_MAX div ?PAUSE),
     spread(Link, Reason, Number div (Steps * ?BATCH) + 1).
 

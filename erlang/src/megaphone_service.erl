@@ -29,9 +29,11 @@
 -define(TABLE, megaphone_services).
 
 -type info() :: #{name := binary(), queued := non_neg_integer(),
-                  accept_queue := pos_integer(), waiting := non_neg_integer()}.
+                  accept_queue := pos_integer(), waiting := non_neg_integer(),
+                  refused := non_neg_integer()}.
 
 -record(service, {pid :: pid(),
+                  %% 1: connections in the queue; 2: those that found it full.
                   depth :: atomics:atomics_ref(),
                   bound :: pos_integer(),
                   name :: binary(),
@@ -72,6 +74,7 @@ offer(Service, Socket) ->
                     gen_server:cast(Service, {offer, Socket});
                 _ ->
                     atomics:sub(Depth, 1, 1),
+                    atomics:add(Depth, 2, 1),
                     {error, overload}
             end;
         [] ->
@@ -118,17 +121,17 @@ info(Service) ->
 
 init({Tree, Name, Bound, Options}) ->
     process_flag(trap_exit, true),              % for terminate/2
-    Depth = atomics:new(1, []),
+    Depth = atomics:new(2, []),
     true = ets:insert(?TABLE, #service{pid = self(), depth = Depth, bound = Bound,
                                        name = Name, tree = Tree, options = Options}),
     {ok, #state{depth = Depth}}.
 
 handle_call({cancel, Tag}, _From, State) ->
     {reply, ok, forget(Tag, State)};
-handle_call(info, _From, #state{queue = Queue, waiters = Waiters} = State) ->
+handle_call(info, _From, #state{queue = Queue, waiters = Waiters, depth = Depth} = State) ->
     [#service{name = Name, bound = Bound}] = ets:lookup(?TABLE, self()),
     {reply, #{name => Name, queued => queue:len(Queue), accept_queue => Bound,
-              waiting => queue:len(Waiters)}, State}.
+              waiting => queue:len(Waiters), refused => atomics:get(Depth, 2)}, State}.
 
 handle_cast({offer, Socket}, #state{queue = Queue} = State) ->
     {noreply, serve(State#state{queue = queue:in(Socket, Queue)})};
