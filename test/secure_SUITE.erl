@@ -231,7 +231,12 @@ right_certificate(Config) ->
     ?assertEqual(ok, socket_pair:result(Sender)),
     [#{address := {?LOOPBACK, _}}] = [Info || {_, Info} <- links(L)],
     ok = link_peer:stop(Peer),
-    ?assertEqual({error, closed}, gen_tcp:recv(Socket, 0, ?TIMEOUT)).
+    ?assertEqual({error, closed}, gen_tcp:recv(Socket, 0, ?TIMEOUT)),
+    [begin
+         {Only, OnlyPort} = listen([{tls, [{versions, [Version]} | server(Config, verify_peer)]}]),
+         works(Only, link_peer:connect(OnlyPort, #{tls => client(Config, client)})),
+         ok = gen_tcp:close(Only)
+     end || Version <- ['tlsv1.2', 'tlsv1.3']].
 
 wrong_certificates(Config) ->
     {L, Port} = listen([{tls, server(Config, verify_peer)}]),
@@ -316,12 +321,14 @@ deadline(Config) ->
     Dripping = stranger(Port),
     _ = say_hello(Dripping, #{}),
     Slow = link_peer:connect(Port, #{handshake => false, tcp => [{ip, ?ELSEWHERE}]}),
+    {_, TlsPort} = listen([{tls, server(Config, verify_peer)}]),
+    NoTls = stranger(TlsPort),
     Self = self(),
     _ = spawn_link(fun() -> drip(Slow, Self) end),
     [begin
          ?assertEqual(closed, link_peer:link_outcome(Peer, 2 * ?TIMEOUT)),
          _ = wait(?config(log, Config), [address(Peer), "its handshake took more than 10 s, closed"])
-     end || Peer <- [Silent, Dripping, Slow]],
+     end || Peer <- [Silent, Dripping, Slow, NoTls]],
     receive {dripped, N} -> ?assert(N > 10) end,
     ?assertMatch(#{failed := 3, now := 0, passed := 0}, settled_dials(L)).
 

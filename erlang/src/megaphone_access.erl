@@ -171,7 +171,6 @@ own_tls(#{}) ->
 tls_defaults() ->
     [{versions, ['tlsv1.3', 'tlsv1.2']},
      {max_handshake_size, ?TLS_HANDSHAKE_MAX},
-     {reuse_sessions, false},
      %% What went wrong is a line of the listener's own, with the peer's address.
      {log_level, none}].
 

@@ -12,8 +12,6 @@
 %% proc_lib
 -export([init/3]).
 
--include_lib("kernel/include/logger.hrl").
-
 %% How long all of it may take, milliseconds (xmpp-proxy's 10 s for first bytes).
 -define(HANDSHAKE_TIMEOUT, 10_000).
 %% Bytes of a chunk: as much as the longest message has.
@@ -24,7 +22,7 @@
                 handshake :: undefined | megaphone_nif:handshake(),
                 name :: binary(),               % the link's
                 token :: binary(),
-                who :: iodata(),                % name and address, for the log
+                log :: megaphone_link_log:t(),
                 %% Something has come from the peer.
                 heard = false :: boolean(),
                 %% The receiver of the link that goes on.
@@ -73,7 +71,7 @@ new(Peer, Socket, #{name := Listener} = Ref) ->
     Name = iolist_to_binary([Listener, $#, integer_to_list(erlang:unique_integer([positive]))]),
     #state{ref = Ref, transport = {tcp, Socket}, name = Name,
            token = binary:encode_hex(crypto:strong_rand_bytes(16)),
-           who = [Name, " (", format_address(Peer), ")"],
+           log = megaphone_link_log:new(Name, Peer),
            deadline = erlang:monotonic_time(millisecond) + ?HANDSHAKE_TIMEOUT}.
 
 begin_after(Delay, State) ->
@@ -102,8 +100,8 @@ secure(#state{ref = #{access := Access}, transport = {tcp, Socket}} = State) ->
                 {ok, Transport} -> State#state{transport = Transport};
                 {error, closed} -> closed(State);
                 {error, timeout} -> too_late(State);
-                {error, Reason} -> failed("link ~ts: the TLS handshake failed: ~ts; the link is "
-                                          "closed", [tls_error(Reason)], State)
+                {error, Reason} -> failed("the TLS handshake failed: ~ts; the link is closed",
+                                          [tls_error(Reason)], State)
             end
     end.
 
@@ -143,7 +141,7 @@ wait(#state{transport = Transport} = State) ->
             case megaphone_transport:message(Transport, Message) of
                 {data, Chunk} -> shake(Chunk, State#state{heard = true});
                 closed -> closed(State);
-                {error, Reason} -> failed("link ~ts: ~ts", [inet:format_error(Reason)], State);
+                {error, Reason} -> failed("~ts", [inet:format_error(Reason)], State);
                 _ -> wait(State)
             end
     after left(State) ->
@@ -161,7 +159,7 @@ shake(Chunk, #state{handshake = Handshake} = State) ->
         {error, Code, Text, LastWords} ->
             _ = [megaphone_transport:send(State#state.transport, LastWords)
                  || LastWords =/= <<>>],
-            failed("link ~ts: ~ts (~ts); the link is closed", [Text, Code], State)
+            failed("~ts (~ts); the link is closed", [Text, Code], State)
     end.
 
 rest(Chunk, Used) ->
@@ -187,12 +185,12 @@ resume({Name, Token, Received}, #state{ref = Ref} = State) ->
 
 maybe_resumed({Resumed, Pid}, Name, Token, State) ->
     {Resumed, State#state{resumes = Pid, name = Name, token = Token}};
-maybe_resumed(unknown, _Name, _Token, #state{who = Who} = State) ->
-    ?LOG_INFO("link ~ts: a fresh one: the link that its peer would go on with is not known here",
-              [Who]),
+maybe_resumed(unknown, _Name, _Token, #state{log = Log} = State) ->
+    megaphone_link_log:info("a fresh one: the link that its peer would go on with is not known "
+                            "here", [], Log),
     {nil, State};
-maybe_resumed(Reason, Name, _Token, #state{who = Who} = State) ->
-    ?LOG_WARNING("link ~ts: a fresh one: link ~ts cannot go on: ~tp", [Who, Name, Reason]),
+maybe_resumed(Reason, Name, _Token, #state{log = Log} = State) ->
+    megaphone_link_log:warn("a fresh one: link ~ts cannot go on: ~tp", [Name, Reason], Log),
     {nil, State}.
 
 answer({Resumed, #state{handshake = Handshake, name = Name, token = Token} = State}) ->
@@ -212,7 +210,7 @@ hand_over(Version, Rest, #state{resumes = undefined, ref = Ref} = State) ->
         {ok, Pid} ->
             passed(Pid, fun() -> megaphone_receiver:activate(Pid) end, State);
         {error, Reason} ->
-            ?LOG_WARNING("link ~ts: cannot be started: ~tp", [State#state.who, Reason]),
+            megaphone_link_log:warn("cannot be started: ~tp", [Reason], State#state.log),
             close(State)
     end;
 hand_over(_Version, Rest, #state{resumes = Pid, transport = Transport} = State) ->
@@ -229,7 +227,7 @@ passed(Pid, Begin, #state{ref = #{dials := Dials}, transport = Transport} = Stat
                 {error, closed} -> close(State)
             end;
         {error, Reason} ->
-            ?LOG_WARNING("link ~ts: ~tp", [State#state.who, Reason]),
+            megaphone_link_log:warn("~tp", [Reason], State#state.log),
             _ = State#state.resumes =:= undefined andalso exit(Pid, shutdown),
             close(State)
     end.
@@ -238,19 +236,18 @@ passed(Pid, Begin, #state{ref = #{dials := Dials}, transport = Transport} = Stat
 
 -spec closed(#state{}) -> no_return().
 closed(#state{heard = true} = State) ->
-    failed("link ~ts: closed by its peer in the handshake", [], State);
-closed(#state{who = Who} = State) ->            % looked whether the port is open
-    ?LOG_WARNING("link ~ts: closed by its peer, which has said nothing", [Who]),
+    failed("closed by its peer in the handshake", [], State);
+closed(#state{log = Log} = State) ->            % looked whether the port is open
+    megaphone_link_log:warn("closed by its peer, which has said nothing", [], Log),
     close(State).
 
 -spec too_late(#state{}) -> no_return().
 too_late(State) ->
-    failed("link ~ts: its handshake took more than ~b s, closed", [?HANDSHAKE_TIMEOUT div 1000],
-           State).
+    failed("its handshake took more than ~b s, closed", [?HANDSHAKE_TIMEOUT div 1000], State).
 
 -spec failed(string(), [term()], #state{}) -> no_return().
-failed(Format, Args, #state{who = Who, ref = #{dials := Dials}} = State) ->
-    ?LOG_WARNING(Format, [Who | Args]),
+failed(Format, Args, #state{log = Log, ref = #{dials := Dials}} = State) ->
+    megaphone_link_log:warn(Format, Args, Log),
     megaphone_dials:failed(Dials),
     close(State).
 
@@ -261,6 +258,3 @@ close(#state{transport = Transport}) ->
 
 left(#state{deadline = Deadline}) ->
     max(0, Deadline - erlang:monotonic_time(millisecond)).
-
-format_address({local, _}) -> "Unix socket";
-format_address(Address) -> megaphone_address:format(Address).

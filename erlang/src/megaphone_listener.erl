@@ -192,9 +192,7 @@ handle_info({'DOWN', Mref, process, _, _}, #state{links = Links} = State) ->
 handle_info(_Other, State) ->
     {noreply, State}.
 
-%% Links that ejabberd's supervisor started are not of our tree.
-terminate(_Reason, #state{config = Config, links = Links}) ->
-    _ = [exit(Pid, shutdown) || Pid <- maps:values(Links)],
+terminate(_Reason, #state{config = Config}) ->
     %% A port whose owner has ended closes some time later; the address shall be free now.
     _ = [gen_tcp:close(Socket) || #{listen := Socket} <- [Config]],
     _ = [file:delete(File) || #{unlink := File} <- [Config]],
