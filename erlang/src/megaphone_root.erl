@@ -5,6 +5,7 @@
 %%   megaphone_listeners              one child for each link listener
 %%     megaphone_listener_sup
 %%       megaphone_listener           watches the owner; its end ends the tree
+%%       megaphone_dials              who has not proved yet who they are
 %%       {connections, Service}       the services' own processes
 %%       {service, Service}           the accept queue
 %%       {acceptor, Service, 1..N}
