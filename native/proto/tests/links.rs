@@ -1,10 +1,11 @@
-//! One end of a link: which version it finds, what it lets through, what breaks it and how.
+//! One end of a link that is up: what it lets through, what breaks it and how.
 
 use megaphone_proto::conn::Conn;
-use megaphone_proto::control::{CloseReason, Control, ErrorCode, Hello};
+use megaphone_proto::control::{CloseReason, Control, ErrorCode};
 use megaphone_proto::credit::{CreditError, RecvWindow, SendCredit};
 use megaphone_proto::frame::{ConnectionId, put_frame};
-use megaphone_proto::limits::{CONTROL_LINE_MAX, EXCERPT_MAX};
+use megaphone_proto::handshake::{Handshake, Identity, Step};
+use megaphone_proto::limits::{ACK_EVERY, CONTROL_LINE_MAX, EXCERPT_MAX, HEAD_LEN};
 use megaphone_proto::{Event, Link, LinkConfig, LinkError, Role};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,26 +17,68 @@ fn id(number: u64) -> ConnectionId {
     ConnectionId::new(number)
 }
 
-fn node() -> Link {
-    Link::new(LinkConfig {
-        link: Some("7".into()),
-        ..LinkConfig::new(Role::Node, "n", "01")
-    })
+/// One side from its first byte on.
+#[derive(Clone)]
+enum Side {
+    Greeting(Box<Handshake>),
+    Up(Box<Link>),
 }
 
-fn edge() -> Link {
-    Link::new(LinkConfig::new(Role::Edge, "e", "00"))
+impl Side {
+    fn new(config: LinkConfig) -> Side {
+        Side::Greeting(Box::new(Handshake::new(config)))
+    }
+
+    /// The link of a side that is up.
+    fn link(&self) -> &Link {
+        match self {
+            Side::Up(link) => link,
+            Side::Greeting(_) => panic!("not up"),
+        }
+    }
+
+    /// Gives `input` to this side and `tell`s its events.
+    fn hear(&mut self, mut input: &[u8], mut tell: impl FnMut(Event<'_>)) -> Result<(), LinkError> {
+        while let Side::Greeting(handshake) = self {
+            match handshake.next(&mut input)? {
+                None => return Ok(()),
+                Some(Step::Hello) => {
+                    handshake.answer(Identity {
+                        link: "7".into(),
+                        token: "00".into(),
+                        resumed: None,
+                    });
+                }
+                Some(Step::Up { .. }) => *self = Side::Up(Box::new(handshake.clone().finish())),
+            }
+        }
+        if let Side::Up(link) = self {
+            while let Some(event) = link.next(&mut input)? {
+                tell(event);
+            }
+        }
+        assert!(input.is_empty());
+        Ok(())
+    }
 }
 
-fn strict_node() -> Link {
-    Link::new(LinkConfig {
+fn node() -> Side {
+    Side::new(LinkConfig::new(Role::Node, "n", "01"))
+}
+
+fn edge() -> Side {
+    Side::new(LinkConfig::new(Role::Edge, "e", "00"))
+}
+
+fn strict_node() -> Side {
+    Side::new(LinkConfig {
         allow_v1: false,
         ..LinkConfig::new(Role::Node, "n", "01")
     })
 }
 
-fn edge_v1() -> Link {
-    Link::new(LinkConfig {
+fn edge_v1() -> Side {
+    Side::new(LinkConfig {
         version: 1,
         ..LinkConfig::new(Role::Edge, "e", "00")
     })
@@ -53,17 +96,17 @@ fn lines(lines: &[&str]) -> Vec<u8> {
     frame(0, text.as_bytes())
 }
 
-/// Gives `stream` to the link in pieces of `size` bytes and shows each event as text, with
+/// Gives `stream` to a side in pieces of `size` bytes and shows each event as text, with
 /// neighbouring content of one connection put together.
-fn told(link: &mut Link, stream: &[u8], size: usize) -> Result<Vec<String>, LinkError> {
+fn told(side: &mut Side, stream: &[u8], size: usize) -> Result<Vec<String>, LinkError> {
     let mut told: Vec<String> = Vec::new();
     let mut last = None;
-    for mut piece in stream.chunks(size) {
-        while let Some(event) = link.next(&mut piece)? {
+    for piece in stream.chunks(size) {
+        side.hear(piece, |event| {
             let Event::Content { id, bytes } = event else {
                 told.push(format!("{event:?}"));
                 last = None;
-                continue;
+                return;
             };
             let text = bytes.escape_ascii().to_string();
             match told.last_mut() {
@@ -71,72 +114,49 @@ fn told(link: &mut Link, stream: &[u8], size: usize) -> Result<Vec<String>, Link
                 _ => told.push(format!("{}: {text}", id.get())),
             }
             last = Some(id);
-        }
-        assert!(piece.is_empty());
+        })?;
     }
     Ok(told)
 }
 
 /// The same however the stream is cut.
-fn hear(link: &Link, stream: &[u8]) -> Result<Vec<String>, LinkError> {
-    let whole = told(&mut link.clone(), stream, usize::MAX);
+fn hear(side: &Side, stream: &[u8]) -> Result<Vec<String>, LinkError> {
+    let whole = told(&mut side.clone(), stream, usize::MAX);
     for size in [1, 2, 31, 32, 33] {
-        assert_eq!(told(&mut link.clone(), stream, size), whole, "by {size}");
+        assert_eq!(told(&mut side.clone(), stream, size), whole, "by {size}");
     }
     whole
 }
 
-fn sentence(link: &Link, stream: &[u8]) -> String {
-    hear(link, stream).unwrap_err().to_string()
+fn sentence(side: &Side, stream: &[u8]) -> String {
+    hear(side, stream).unwrap_err().to_string()
 }
 
-fn up(mut link: Link) -> Link {
-    let hello = match link.hello() {
-        Control::Hello(Hello { link: Some(_), .. }) => lines(&[HELLO]),
+/// A side of version 2 that is up.
+fn up(mut side: Side) -> Side {
+    let hello = match &side {
+        Side::Greeting(handshake) if handshake.hello().is_none() => lines(&[HELLO]),
         _ => lines(&[ANSWER]),
     };
-    assert_eq!(
-        link.next(&mut &hello[..]),
-        Ok(Some(Event::Up { version: 2 }))
-    );
-    link
-}
-
-#[test]
-fn a_hello_makes_version_2_on_both_sides() {
-    let mut node = node();
-    assert_eq!((node.version(), node.peer()), (None, None));
-    let mut edge = edge();
-    let hello = edge.hello().to_frame();
-    assert_eq!(
-        node.next(&mut &hello[..]),
-        Ok(Some(Event::Up { version: 2 }))
-    );
-    assert_eq!(node.version(), Some(2));
-    assert_eq!(node.peer().map(|peer| &*peer.name), Some("e"));
-    let answer = node.hello().to_frame();
-    assert_eq!(
-        edge.next(&mut &answer[..]),
-        Ok(Some(Event::Up { version: 2 }))
-    );
-    assert_eq!(edge.version(), Some(2));
-    let link = edge.peer().and_then(|peer| peer.link.as_deref());
-    assert_eq!(link, Some("7"));
+    assert_eq!(told(&mut side, &hello, usize::MAX), Ok(vec![]));
+    side
 }
 
 #[test]
 fn connections_get_the_windows_of_the_hellos() {
-    let edge = up(edge());
+    let side = up(edge());
     let conn = Conn::new(SendCredit::new(200), RecvWindow::new(16_384));
-    assert_eq!(edge.new_conn(), conn);
-    assert_eq!(edge.max_content_to_send(), 5_000);
+    assert_eq!(side.link().new_conn(), conn);
+    assert_eq!(side.link().max_content_to_send(), 5_000);
+    let mut side = edge_v1();
+    side.hear(b"", |_| ()).unwrap();
     let unlimited = Conn::new(SendCredit::unlimited(), RecvWindow::unlimited());
-    assert_eq!(edge_v1().new_conn(), unlimited);
-    assert_eq!(edge_v1().max_content_to_send(), 65_536);
+    assert_eq!(side.link().new_conn(), unlimited);
+    assert_eq!(side.link().max_content_to_send(), 65_536);
     let huge = ANSWER.replace("=5000", "=4294967263");
-    let mut edge = Link::new(LinkConfig::new(Role::Edge, "e", "00"));
-    told(&mut edge, &lines(&[&huge]), 9).unwrap();
-    assert_eq!(edge.max_content_to_send(), 65_536);
+    let mut side = edge();
+    told(&mut side, &lines(&[&huge]), 9).unwrap();
+    assert_eq!(side.link().max_content_to_send(), 65_536);
 }
 
 #[test]
@@ -144,43 +164,12 @@ fn any_other_first_frame_makes_version_1() {
     let stream = [frame(24, b"<body/>"), frame(24, b""), frame(9, b"x")].concat();
     assert_eq!(
         hear(&node(), &stream).unwrap(),
-        [
-            "Up { version: 1 }",
-            "24: <body/>",
-            "End { id: ConnectionId(24) }",
-            "9: x"
-        ]
+        ["24: <body/>", "End { id: ConnectionId(24) }", "9: x"]
     );
     assert_eq!(
         hear(&node(), &frame(24, b"")).unwrap(),
-        ["Up { version: 1 }", "End { id: ConnectionId(24) }"]
+        ["End { id: ConnectionId(24) }"]
     );
-}
-
-#[test]
-fn version_1_is_known_from_the_first_head_alone() {
-    let head = &frame(24, b"x")[..32];
-    let mut node = node();
-    assert_eq!(told(&mut node, head, 32).unwrap(), ["Up { version: 1 }"]);
-    assert!(node.mid_frame());
-    assert_eq!(told(&mut node, b"x", 1).unwrap(), ["24: x"]);
-    let sentence = sentence(&strict_node(), head);
-    assert_eq!(
-        sentence,
-        "version 1 link, which is not allowed here: the first frame is on connection \
-         00000000000000000024"
-    );
-}
-
-#[test]
-fn an_edge_of_version_1_is_up_before_anything_came() {
-    let mut edge = edge_v1();
-    assert_eq!(edge.version(), Some(1));
-    assert_eq!(edge.next(&mut &[][..]), Ok(Some(Event::Up { version: 1 })));
-    assert_eq!(edge.next(&mut &[][..]), Ok(None));
-    assert_eq!(told(&mut edge, &frame(24, b"x"), 7).unwrap(), ["24: x"]);
-    let control = sentence(&edge, &lines(&[ANSWER]));
-    assert_eq!(control, "frame on connection 0 of a version 1 link");
 }
 
 #[test]
@@ -194,54 +183,8 @@ fn connection_0_stays_closed_in_version_1() {
 }
 
 #[test]
-fn a_newer_hello_is_taken_as_version_2() {
-    let newer = HELLO.replace("version=2", "version=4294967295");
-    let mut node = node();
-    let stream = lines(&[&newer, "ping x"]);
-    assert_eq!(told(&mut node, &stream, 100).unwrap().len(), 2);
-    assert_eq!(node.version(), Some(2));
-    assert!(matches!(
-        node.hello(),
-        Control::Hello(Hello { version: 2, .. })
-    ));
-}
-
-#[test]
-fn an_older_hello_or_an_answer_of_another_version_is_refused() {
-    for (link, line, version) in [
-        (node(), HELLO.replace("version=2", "version=1"), 1),
-        (node(), HELLO.replace("version=2", "version=0"), 0),
-        (edge(), ANSWER.replace("version=2", "version=1"), 1),
-        (edge(), ANSWER.replace("version=2", "version=3"), 3),
-    ] {
-        let error = hear(&link, &lines(&[&line])).unwrap_err();
-        let sentence = format!("hello of version {version}, which is not spoken here");
-        assert_eq!(error.to_string(), sentence);
-        assert_eq!(error.code(), ErrorCode::Version);
-    }
-}
-
-#[test]
-fn nothing_comes_before_the_hello() {
-    let before = "control message \"ping x\" before the hello";
-    assert_eq!(sentence(&node(), &lines(&["ping x", HELLO])), before);
-    assert_eq!(sentence(&edge(), &lines(&["ping x", ANSWER])), before);
-    let unknown = "control message \"sing\" before the hello";
-    assert_eq!(sentence(&node(), &lines(&["sing", HELLO])), unknown);
-    let content = "frame on connection 00000000000000000024 before the hello";
-    assert_eq!(sentence(&edge(), &frame(24, b"x")), content);
-    let inside = [frame(0, b"hello vers"), frame(24, b"x")].concat();
-    assert_eq!(sentence(&node(), &inside), content);
-    assert_eq!(sentence(&edge(), &lines(&[HELLO])), "hello without link=");
-    assert_eq!(
-        sentence(&node(), &frame(0, b"")),
-        "empty frame on connection 0"
-    );
-}
-
-#[test]
 fn only_one_hello() {
-    let error = hear(&node(), &lines(&[HELLO, HELLO])).unwrap_err();
+    let error = hear(&up(node()), &lines(&[HELLO])).unwrap_err();
     assert_eq!(error.to_string(), "a second hello");
 }
 
@@ -249,7 +192,6 @@ fn only_one_hello() {
 fn messages_become_events() {
     let stream = [
         lines(&[
-            HELLO,
             "open 24 service=http peer=192.0.2.1:50000 local=[::1]:5280",
             "window 24 100",
         ]),
@@ -259,18 +201,16 @@ fn messages_become_events() {
         lines(&[
             "ack 99",
             "auth proof=00",
-            "goaway reason=shutdown retry_after=9",
+            "goaway reason=shutdown retry_after=9 within=5",
         ]),
         frame(24, b""),
         lines(&["close 24 reason=normal", "reset 25 reason=limit", "sing"]),
         lines(&["error code=teapot text=a%0Ab"]),
     ]
     .concat();
-    let node = node();
     assert_eq!(
-        hear(&node, &stream).unwrap(),
+        hear(&up(node()), &stream).unwrap(),
         [
-            "Up { version: 2 }",
             "Open(Open { id: ConnectionId(24), service: \"http\", peer: 192.0.2.1:50000, \
              local: [::1]:5280, tls: None })",
             "Window { id: ConnectionId(24), bytes: 100 }",
@@ -279,7 +219,7 @@ fn messages_become_events() {
             "Pong { word: \"q\" }",
             "24: /",
             "Ack { bytes: 99 }",
-            "Goaway { reason: Shutdown, retry_after: Some(9), within: None }",
+            "Goaway { reason: Shutdown, retry_after: Some(9), within: Some(5) }",
             "End { id: ConnectionId(24) }",
             "Close { id: ConnectionId(24), reason: Normal }",
             "Reset { id: ConnectionId(25), reason: Limit }",
@@ -291,25 +231,24 @@ fn messages_become_events() {
 #[test]
 fn a_message_may_be_cut_by_frames_and_content_come_between() {
     let stream = [
-        lines(&[HELLO]),
         frame(0, b"pi"),
         frame(24, b"x"),
         frame(0, b"ng a\nping b\npi"),
         frame(0, b"ng c\n"),
     ]
     .concat();
-    let told = hear(&node(), &stream).unwrap();
+    let told = hear(&up(node()), &stream).unwrap();
     let pings = ["a", "b", "c"].map(|word| format!("Ping {{ word: \"{word}\" }}"));
-    assert_eq!(told[1], "24: x");
-    assert_eq!(told[2..], pings);
+    assert_eq!(told[0], "24: x");
+    assert_eq!(told[1..], pings);
 }
 
 #[test]
 fn unknown_verbs_are_counted() {
-    let mut node = node();
-    let stream = lines(&[HELLO, "sing", "dance x=1", "ping x", "sing"]);
-    assert_eq!(told(&mut node, &stream, 50).unwrap().len(), 2);
-    assert_eq!(node.unknown_verbs(), 3);
+    let mut node = up(node());
+    let stream = lines(&["sing", "dance x=1", "ping x", "sing"]);
+    assert_eq!(told(&mut node, &stream, 50).unwrap().len(), 1);
+    assert_eq!(node.link().unknown_verbs(), 3);
 }
 
 #[test]
@@ -379,34 +318,12 @@ fn an_error_is_for_ever_and_what_came_before_it_is_not_lost() {
     let mut node = up(node());
     let mut stream = frame(24, b"x");
     stream.extend(b"nonsense nonsense nonsense nonsense");
-    let mut input = &stream[..];
-    assert!(matches!(
-        node.next(&mut input),
-        Ok(Some(Event::Content { .. }))
-    ));
-    let error = node.next(&mut input).unwrap_err();
+    let mut told = Vec::new();
+    let error = node.hear(&stream, |event| told.push(format!("{event:?}")));
+    let error = error.unwrap_err();
+    assert_eq!(told, ["Content { id: ConnectionId(24), bytes: [120] }"]);
     assert_eq!(error.code(), ErrorCode::FrameError);
-    assert_eq!(node.version(), Some(2));
-    let mut good = &frame(24, b"x")[..];
-    assert_eq!(node.next(&mut good), Err(error));
-}
-
-#[test]
-fn errors_are_told_to_those_who_would_understand() {
-    let mut http = node();
-    assert!(
-        http.next(&mut &b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"[..])
-            .is_err()
-    );
-    assert!(!http.hears_errors());
-    let mut v1 = strict_node();
-    assert!(v1.next(&mut &frame(24, b"x")[..]).is_err());
-    assert!(!v1.hears_errors());
-    let mut v2 = node();
-    assert!(v2.next(&mut &lines(&["hello version=9"])[..]).is_err());
-    assert!(v2.hears_errors());
-    assert!(edge().hears_errors());
-    assert!(!edge_v1().hears_errors());
+    assert_eq!(node.hear(&frame(24, b"x"), |_| ()), Err(error));
 }
 
 #[test]
@@ -414,11 +331,10 @@ fn an_end_between_frames_is_clean_and_any_other_is_not() {
     let end = |stream: &[u8]| {
         let mut node = up(node());
         told(&mut node, stream, usize::MAX).unwrap();
-        let end = node.end_of_input();
-        assert_eq!(node.mid_frame(), end.is_err());
+        let end = node.link().end_of_input();
+        assert_eq!(node.link().mid_frame(), end.is_err());
         end.map_err(|error| error.to_string())
     };
-    assert_eq!(node().end_of_input(), Ok(()));
     assert_eq!(end(b""), Ok(()));
     let content = frame(24, b"hello");
     assert_eq!(end(&content), Ok(()));
@@ -458,11 +374,73 @@ fn control_messages_that_the_link_sends_are_those_it_takes() {
     let mut stream = Vec::new();
     Control::Close { id, reason }.put(&mut stream);
     Control::Reset { id, reason }.put(&mut stream);
-    let mut input = &stream[..];
+    let mut told = Vec::new();
     let mut edge = up(edge());
-    assert_eq!(edge.next(&mut input), Ok(Some(Event::Close { id, reason })));
-    assert_eq!(edge.next(&mut input), Ok(Some(Event::Reset { id, reason })));
-    assert_eq!(edge.next(&mut input), Ok(None));
+    let heard = edge.hear(&stream, |event| told.push(format!("{event:?}")));
+    assert_eq!(heard, Ok(()));
+    let meant = [Event::Close { id, reason }, Event::Reset { id, reason }];
+    assert_eq!(told, meant.map(|event| format!("{event:?}")));
+}
+
+/// A link that is kept when it drops, and its stream so far.
+fn kept() -> Side {
+    let mut side = Side::new(LinkConfig {
+        resume_timeout: 30,
+        ..LinkConfig::new(Role::Node, "n", "01")
+    });
+    let hello = lines(&[&format!("{HELLO} resume_timeout=20")]);
+    side.hear(&hello, |_| ()).unwrap();
+    side
+}
+
+fn hears(link: &mut Link, mut input: &[u8]) {
+    while link.next(&mut input).unwrap().is_some() {}
+}
+
+#[test]
+fn an_acknowledgement_is_due_at_64_kib_and_not_a_byte_before() {
+    let mut side = kept();
+    let Side::Up(link) = &mut side else {
+        panic!("not up");
+    };
+    let stream = frame(24, &vec![b'x'; ACK_EVERY as usize - HEAD_LEN]);
+    let (most, last) = stream.split_at(stream.len() - 1);
+    for round in 1..=3 {
+        hears(link, most);
+        assert_eq!(link.ack(), None);
+        hears(link, last);
+        let bytes = round * ACK_EVERY;
+        assert_eq!(link.ack(), Some(Control::Ack { bytes }));
+        assert_eq!((link.ack(), link.ack_tick()), (None, None));
+    }
+}
+
+#[test]
+fn each_second_acknowledges_what_came_but_not_acknowledgements_alone() {
+    let mut side = kept();
+    let Side::Up(link) = &mut side else {
+        panic!("not up");
+    };
+    assert_eq!(link.ack_tick(), None);
+    hears(link, &lines(&["ack 0"]));
+    assert_eq!(link.ack_tick(), None);
+    // Also for a part of a frame.
+    hears(link, &frame(24, b"hello")[..HEAD_LEN + 1]);
+    let bytes = link.received();
+    assert_eq!(bytes as usize, lines(&["ack 0"]).len() + HEAD_LEN + 1);
+    assert_eq!(link.ack_tick(), Some(Control::Ack { bytes }));
+    assert_eq!(link.ack_tick(), None);
+}
+
+#[test]
+fn nothing_is_acknowledged_on_a_link_that_is_not_kept() {
+    let mut side = up(node());
+    let Side::Up(link) = &mut side else {
+        panic!("not up");
+    };
+    hears(link, &frame(24, &vec![b'x'; 60_000]));
+    hears(link, &frame(24, &vec![b'x'; 60_000]));
+    assert_eq!((link.ack(), link.ack_tick()), (None, None));
 }
 
 /// Streams that are nearly right: frames of nearly right lines, and some bytes changed.
