@@ -9,7 +9,7 @@
 
 %% application
 -export([start/2, prep_stop/1, stop/1]).
-%% megaphone_ejabberd
+%% megaphone_ejabberd, megaphone_greeter
 -export([is_stopping/0]).
 
 %% Not in the application's environment: while the node stops, whoever keeps

@@ -49,7 +49,7 @@ activate(Pid) ->
 init(Parent, Socket, #{dials := Dials} = Ref) ->
     case inet:peername(Socket) of
         {ok, Peer} ->
-            case megaphone_dials:enter(Dials, Peer) of
+            case enter(Dials, Peer) of
                 {ok, Delay} ->
                     proc_lib:init_ack(Parent, {ok, self()}),
                     begin_after(Delay, new(Peer, Socket, Ref));
@@ -60,6 +60,13 @@ init(Parent, Socket, #{dials := Dials} = Ref) ->
             end;
         {error, _} ->
             refuse(Parent, closed)
+    end.
+
+%% Where the node stops, ejabberd's listener may stand a moment longer than what is behind it.
+enter(Dials, Peer) ->
+    case megaphone_app:is_stopping() of
+        true -> {error, closed};
+        false -> megaphone_dials:enter(Dials, Peer)
     end.
 
 -spec refuse(pid(), refused | closed) -> no_return().

@@ -39,6 +39,9 @@
 -define(TICK, 1_000).
 %% How long the last words may take to be written, milliseconds.
 -define(FLUSH_TIMEOUT, 2_000).
+%% When the peer of a link that ends with its listener may try again, seconds: not while the
+%% listener still stands, on its way down.
+-define(RETRY_AFTER, 1).
 %% How long a link may take nothing of what we write, milliseconds.
 -define(LINK_SEND_TIMEOUT, 30_000).
 
@@ -268,7 +271,7 @@ handle_info(Message, #state{transport = Transport} = State) ->
 terminate(shutdown, #state{link = Link, sender = Sender, transport = Transport})
   when Transport =/= undefined ->
     ets:delete(?TABLE, self()),
-    megaphone_nif:goaway(Link, shutdown, nil, nil),
+    megaphone_nif:goaway(Link, shutdown, ?RETRY_AFTER, nil),
     _ = megaphone_sender:flush(Sender, ?FLUSH_TIMEOUT),
     megaphone_transport:close(Transport);
 terminate(_Reason, #state{transport = Transport}) ->
