@@ -173,7 +173,12 @@ impl<'a> Keeper<'a> {
     /// A link is over. Returns as [`Keeper::run`].
     fn over(&mut self, link: &Link, end: &LinkEnd, stood: Duration) -> Option<Duration> {
         let (number, app) = (self.number, self.app);
-        self.end(link, Ending::Reset(CloseReason::LinkLost));
+        let reason = if link.is_leaving() {
+            CloseReason::Shutdown
+        } else {
+            CloseReason::LinkLost
+        };
+        self.end(link, Ending::Reset(reason));
         let counters = link.counters();
         let drained = matches!(end, LinkEnd::Drained) && app.draining.is_cancelled();
         if drained || matches!(end, LinkEnd::Stopped) {

@@ -253,6 +253,11 @@ impl Link {
         self.leaving.store(true, Relaxed);
     }
 
+    /// Whether one of both sides has said that it ends.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.load(Relaxed)
+    }
+
     /// Waits until a link that takes no new connections has none left.
     pub async fn drained(&self) {
         self.drained.notified().await;
@@ -349,7 +354,7 @@ impl Link {
 
     /// Whether it could go on over another transport.
     pub fn may_resume(&self) -> bool {
-        !self.leaving.load(Relaxed) && lock(&self.retained).may_resume()
+        !self.is_leaving() && lock(&self.retained).may_resume()
     }
 
     /// The transport is gone.
@@ -384,5 +389,121 @@ impl Connections {
 
     fn is_drained(&self) -> bool {
         !self.accepting && self.table.is_empty()
+    }
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+    use crate::connection::NotTaken;
+    use megaphone_proto::credit::{RecvWindow, SendCredit};
+
+    /// A link of version 2 whose clients may be sent 16 KiB each, that keeps
+    /// `resume_buffer` bytes.
+    pub fn link(resume_buffer: usize) -> Arc<Link> {
+        let conn = Conn::new(SendCredit::new(16_384), RecvWindow::new(16_384));
+        let terms = Terms {
+            number: 1,
+            version: 2,
+            conn,
+            max_content: 65_536,
+            max_connections: 1_000_000,
+            resume_buffer,
+            budget: Arc::new(Budget::new(1_000_000)),
+        };
+        Arc::new(Link::new(terms, Ids::new().unwrap()))
+    }
+
+    /// Another connection on `link`.
+    pub fn open(link: &Arc<Link>) -> Arc<Connection> {
+        let address = "192.0.2.1:5222".parse().unwrap();
+        let caller = Caller {
+            service: "c2s",
+            peer: address,
+            local: address,
+        };
+        link.open(caller).unwrap()
+    }
+
+    #[test]
+    fn what_was_written_and_not_acknowledged_is_written_again_on_each_new_transport() {
+        let link = link(1000);
+        link.retain(Bytes::from("one "));
+        link.retain(Bytes::from("two "));
+        link.acknowledged(2).unwrap();
+        assert_eq!(link.unacknowledged(), 6);
+        for has in [2, 4, 7] {
+            link.park();
+            assert!(!link.accepts());
+            let again = link.resume(has).unwrap();
+            assert!(link.accepts());
+            let again: Vec<u8> = again.into_iter().flatten().collect();
+            assert_eq!(again, b"one two "[has as usize..]);
+            assert_eq!(link.unacknowledged(), 8 - has as usize);
+        }
+        link.retain(Bytes::from("three"));
+        assert_eq!(link.resume(8).unwrap(), ["three"]);
+        assert!(link.resume(7).is_none());
+        assert!(link.resume(14).is_none());
+        assert!(link.acknowledged(14).is_err());
+    }
+
+    #[test]
+    fn a_link_that_had_to_forget_or_that_ends_is_not_resumed() {
+        let full = link(10);
+        full.retain(Bytes::from_static(&[0; 10]));
+        assert!(full.may_resume());
+        full.retain(Bytes::from_static(&[0]));
+        assert!(!full.may_resume());
+        assert!(full.resume(0).is_none());
+        full.retain(Bytes::from_static(&[0; 100]));
+        assert_eq!(full.counters().overflows(), 1);
+
+        let leaving = link(10);
+        leaving.leave();
+        assert!(!leaving.may_resume());
+        assert!(!link(0).may_resume());
+    }
+
+    #[test]
+    fn every_end_of_a_connection_is_counted_once() {
+        let link = link(0);
+        let (one, two) = (open(&link), open(&link));
+        let (_three, _four) = (open(&link), open(&link));
+        one.abandon(CloseReason::ClientClosed);
+        one.abandon(CloseReason::Internal);
+        two.peer_ended().unwrap();
+        two.end();
+        assert!(link.forget(two.id(), CloseReason::Internal).is_none());
+        assert_eq!(link.close_some(1, CloseReason::Shutdown), 1);
+        assert_eq!(link.load(), 1);
+        link.take_some(10, CloseReason::LinkLost);
+        assert_eq!(link.load(), 0);
+        let counters = link.counters().to_string();
+        assert!(
+            counters.ends_with(" closed=normal:1,client_closed:1,link_lost:1,shutdown:1"),
+            "{counters}"
+        );
+    }
+
+    #[test]
+    fn content_over_the_budget_is_not_taken_and_what_ends_gives_it_back() {
+        let link = link(0);
+        let (one, two) = (open(&link), open(&link));
+        assert!(link.budget().take(1_000_000 - 16_000));
+        one.deliver(&[0; 10_000]).unwrap();
+        two.deliver(&[0; 6_000]).unwrap();
+        assert_eq!(two.deliver(&[0]), Err(NotTaken::NoRoom));
+        one.written(1_000);
+        two.deliver(&[0; 1_000]).unwrap();
+        assert_eq!(two.deliver(&[0]), Err(NotTaken::NoRoom));
+        two.abandon(CloseReason::Overload);
+        one.deliver(&[0; 6_000]).unwrap();
+        one.finish(Ending::Close(CloseReason::Normal));
+        assert!(!link.budget().take(2_000));
+        drop((one, two));
+        link.take_some(2, CloseReason::Normal);
+        assert!(link.budget().take(16_000));
+        assert!(!link.budget().take(1));
     }
 }

@@ -128,8 +128,7 @@ pub fn end_all(link: &Link, ending: Ending, stop: CancellationToken) {
 }
 
 async fn spread(connections: Vec<Arc<Connection>>, ending: Ending, stop: CancellationToken) {
-    let at_a_time = connections.len().div_ceil(ENDINGS_MAX).max(ENDINGS_MIN);
-    for some in connections.chunks(at_a_time) {
+    for some in connections.chunks(at_a_time(connections.len())) {
         for connection in some {
             connection.finish(ending);
         }
@@ -138,5 +137,58 @@ async fn spread(connections: Vec<Arc<Connection>>, ending: Ending, stop: Cancell
             () = stop.cancelled() => {}
             () = sleep(ENDINGS_EVERY) => {}
         }
+    }
+}
+
+/// How many of so many connections end at a time.
+fn at_a_time(connections: usize) -> usize {
+    connections.div_ceil(ENDINGS_MAX).max(ENDINGS_MIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::link::tests::{link, open};
+    use megaphone_proto::control::CloseReason;
+
+    const LOST: Ending = Ending::Reset(CloseReason::LinkLost);
+
+    fn ended(connections: &[Arc<Connection>]) -> usize {
+        let ended = connections.iter().filter(|one| one.is_finished());
+        ended.count()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn clients_of_a_lost_link_end_some_at_a_time() {
+        let link = link(0);
+        let connections: Vec<_> = (0..ENDINGS_MIN * 3 + 1).map(|_| open(&link)).collect();
+        end_all(&link, LOST, CancellationToken::new());
+        assert_eq!(link.load(), 0);
+        for some in 1..=4 {
+            tokio::task::yield_now().await;
+            let expected = connections.len().min(some * ENDINGS_MIN);
+            assert_eq!(ended(&connections), expected);
+            tokio::time::advance(ENDINGS_EVERY).await;
+        }
+    }
+
+    #[test]
+    fn however_many_they_are_it_takes_half_a_minute_at_most() {
+        for connections in [0_usize, 1, 64, 192_000, 192_001, 1_000_000, 100_000_000] {
+            let times = connections.div_ceil(at_a_time(connections)) as u32;
+            assert!(times * ENDINGS_EVERY <= Duration::from_secs(30));
+        }
+        assert_eq!(at_a_time(1_000_000), 334);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_program_that_ends_waits_for_none_of_them() {
+        let link = link(0);
+        let connections: Vec<_> = (0..1000).map(|_| open(&link)).collect();
+        let (stop, began) = (CancellationToken::new(), Instant::now());
+        stop.cancel();
+        spread(connections.clone(), LOST, stop).await;
+        assert_eq!(ended(&connections), 1000);
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 }

@@ -193,6 +193,37 @@ mod tests {
         assert_ne!(pulse.to_string(), "rtt_us=none");
     }
 
+    const EVERY: Duration = Duration::from_secs(10);
+
+    #[tokio::test(start_paused = true)]
+    async fn silence_is_noticed_three_intervals_after_what_came_last() {
+        let link = crate::link::tests::link(0);
+        let began = Instant::now();
+        tokio::join!(beat(&link, EVERY), async {
+            sleep_until(began + Duration::from_millis(4321)).await;
+            link.pulse().hear();
+        });
+        let noticed = began.elapsed().as_millis();
+        assert!((34_321..=34_323).contains(&noticed), "{noticed}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_this_program_stood_still_the_other_end_did_not_die() {
+        let link = crate::link::tests::link(0);
+        let mut beating = std::pin::pin!(beat(&link, EVERY));
+        // Polled once, it sleeps; and then far too long.
+        tokio::select! {
+            biased;
+            () = &mut beating => panic!("given up at once"),
+            () = std::future::ready(()) => {}
+        }
+        tokio::time::advance(10 * EVERY).await;
+        let began = Instant::now();
+        beating.await;
+        let noticed = began.elapsed().as_millis();
+        assert!((30_000..=30_003).contains(&noticed), "{noticed}");
+    }
+
     #[test]
     fn a_new_transport_forgets_what_was_asked_on_the_old_one() {
         let pulse = Pulse::new();

@@ -37,3 +37,32 @@ impl fmt::Display for Status<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::link::tests::{link, open};
+    use bytes::Bytes;
+
+    #[test]
+    fn a_status_names_state_counters_and_limits() {
+        let link = link(1000);
+        let _connection = open(&link);
+        link.retain(Bytes::from("abc"));
+        let urgent = link.outbox().limits()[1].now;
+        let counters = link.counters();
+        let rest = format!(
+            "clients=1 {counters} rtt_us=none resumable=true data=0/131072:0 \
+             urgent={urgent}/1048576:0 pongs=0/64:0 resume_buffer=3/1000:0"
+        );
+        assert_eq!(link.status().to_string(), format!("state=up {rest}"));
+        link.park();
+        assert_eq!(link.status().to_string(), format!("state=parked {rest}"));
+        link.resume(3);
+        link.leave();
+        link.stop_accepting();
+        let status = link.status().to_string();
+        assert!(status.starts_with("state=draining clients=1 "), "{status}");
+        assert!(status.contains(" resumes=1 "), "{status}");
+        assert!(status.contains(" resumable=false "), "{status}");
+    }
+}

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use megaphone_proto::auth::Secret;
 use megaphone_proto::control::{CloseReason, Control, ErrorCode};
 use megaphone_proto::{ConnectionId, LinkConfig};
+use rustix::process::Signal;
 use support::*;
 
 const GOAWAY: Control = Control::Goaway {
@@ -68,6 +69,17 @@ fn a_link_that_is_cut_inside_frames_of_both_directions_goes_on_at_the_byte() {
         assert_eq!(got, said, "cut after {bytes}");
         assert_eq!(read_exact(&mut client, 100), answer, "cut after {bytes}");
     }
+}
+
+#[test]
+fn a_link_that_is_reset_goes_on() {
+    let (ecm, backend, mut node) = kept("");
+    let mut client = ecm.tcp_client();
+    let id = node.opened().id;
+    node.reset();
+    ecm.line("warn link 1 parked: ");
+    backend.resume(&mut node);
+    talk(&mut node, id, &mut client);
 }
 
 /// Small random numbers.
@@ -385,6 +397,34 @@ fn a_link_that_falls_silent_is_dialled_again_without_a_word() {
     talk(&mut node, id, &mut client);
 }
 
+/// The round trips in a status line, once there are some: the last, the
+/// smoothed and the shortest, in microseconds.
+fn round_trips(ecm: &Ecm, node: &mut Node) -> [u64; 3] {
+    loop {
+        node.pinged();
+        ecm.signal(Signal::USR1);
+        let line = ecm.line("info link 1 state=up ");
+        let (_, times) = line.split_once(" rtt_us=").unwrap();
+        let times = times.split(' ').next().unwrap();
+        if times != "none" {
+            let times: Vec<_> = times.split('/').map(|time| time.parse().unwrap()).collect();
+            return times.try_into().unwrap();
+        }
+    }
+}
+
+#[test]
+fn round_trips_are_measured() {
+    let (ecm, backend, mut node) = kept("heartbeat = \"100ms\"");
+    node.alive = true;
+    let [last, smoothed, min] = round_trips(&ecm, &mut node);
+    assert!(0 < min && min <= last && min <= smoothed);
+    node.cut();
+    backend.resume(&mut node);
+    let [_, _, still] = round_trips(&ecm, &mut node);
+    assert!(0 < still && still <= min);
+}
+
 #[test]
 fn a_transport_that_takes_nothing_is_given_up_with_its_blocked_writes() {
     let backend = Backend::new();
@@ -425,7 +465,8 @@ fn a_link_of_a_node_that_ends_is_not_resumed() {
     node.say(&GOAWAY);
     ecm.line("link 1 takes no new connections: ejabberd says goaway reason=shutdown");
     node.cut();
-    ecm.line("warn link 1 ended: ");
+    let line = ecm.line("warn link 1 ended: closed by ejabberd ");
+    assert!(line.contains(" closed=shutdown:1;"), "{line}");
     assert_reset(&mut client);
     assert_eq!(backend.accept().peer().resume, None);
 }

@@ -16,6 +16,7 @@ use megaphone_proto::control::{CloseReason, Control, ErrorCode, Open};
 use megaphone_proto::frame::put_frame;
 use megaphone_proto::handshake::{Handshake, Identity, Step};
 use megaphone_proto::{ConnectionId, Event, Link, LinkConfig, Role};
+use rustix::process::{Pid, Signal, kill_process};
 
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -165,8 +166,13 @@ impl Ecm {
 
     /// Sends SIGTERM.
     pub fn terminate(&self) {
-        let pid = rustix::process::Pid::from_raw(self.pid() as i32).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.signal(Signal::TERM);
+    }
+
+    /// Sends a signal.
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.pid() as i32).unwrap();
+        kill_process(pid, signal).unwrap();
     }
 
     /// Closes its stdin.
@@ -422,6 +428,16 @@ impl Node {
         self.unread.clear();
     }
 
+    /// Cuts the transport so that the ECM sees a reset.
+    pub fn reset(&mut self) {
+        let socket = socket2::SockRef::from(&self.stream);
+        socket.set_linger(Some(Duration::ZERO)).unwrap();
+        // Something has to stand in its place until the next.
+        let nowhere = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        self.stream = TcpStream::connect(nowhere.local_addr().unwrap()).unwrap();
+        self.unread.clear();
+    }
+
     /// Goes on over another transport: sends again what the ECM lacks.
     pub fn go_on(&mut self, mut greeting: Greeting) {
         let received = greeting.handshake.peer().unwrap().received.unwrap();
@@ -484,6 +500,20 @@ impl Node {
         let taken = std::iter::from_fn(|| self.try_next()).collect();
         self.unread = rest;
         taken
+    }
+
+    /// Waits for another ping, skipping acknowledgements and pongs.
+    pub fn pinged(&mut self) {
+        let pings = self.pings;
+        loop {
+            assert_eq!(self.try_next(), None);
+            if self.pings > pings {
+                return;
+            }
+            let more = read_some(&mut self.stream);
+            assert!(!more.is_empty(), "the link ended");
+            self.unread.extend(more);
+        }
     }
 
     /// Waits for an acknowledgement of at least `bytes`, skipping all else.
