@@ -7,7 +7,8 @@
 
 -export([suite/0, all/0, groups/0, init_per_group/2, end_per_group/2]).
 -export([services_are_checked_by_their_modules/1, options_that_do_not_go_together/1,
-         own_options/1, who_may_dial/1, reachable_needs_authentication/1, ecm_section/1, next_listener_starts_afresh/1, unix_directory_is_made/1,
+         own_options/1, who_may_dial/1, reachable_needs_authentication/1, ecm_section/1,
+         ecm_takes_what_is_written/1, next_listener_starts_afresh/1, unix_directory_is_made/1,
          services_get_what_a_listener_gets/1, default_service/1]).
 %% Called in the node.
 -export([check_all/1, configured/2]).
@@ -18,7 +19,7 @@ all() -> [{group, ejabberd_23_01}, {group, ejabberd_24_12}].
 
 groups() ->
     Cases = [services_are_checked_by_their_modules, options_that_do_not_go_together,
-             own_options, who_may_dial, reachable_needs_authentication, ecm_section, next_listener_starts_afresh, unix_directory_is_made,
+             own_options, who_may_dial, reachable_needs_authentication, ecm_section, ecm_takes_what_is_written, next_listener_starts_afresh, unix_directory_is_made,
              services_get_what_a_listener_gets, default_service],
     [{ejabberd_23_01, [], Cases}, {ejabberd_24_12, [], Cases}].
 
@@ -90,7 +91,9 @@ own_options(Config) ->
             {"window: 1023", "window: Expected integer from 1024 to 2147483647, got: 1023"},
             {"window: 1024", ok},
             {"max_frame: 16777216", ok},
-            {"max_frame: 16777217", "max_frame: Expected integer from 1024 to 16777216"},
+            {"max_frame: 16777217", "max_frame: Expected integer from 4096 to 16777216"},
+            {"max_frame: 4095", "max_frame: Expected integer from 4096 to 16777216, got: 4095"},
+            {"max_frame: 4096", ok},
             {"max_connections: 0", "max_connections: Expected positive integer, got: 0"},
             {"accept_queue: 0", "accept_queue: Expected integer from 1 to 1000000, got: 0"},
             {"acceptors: 0", "acceptors: Expected integer from 1 to 1024, got: 0"},
@@ -234,6 +237,32 @@ ecm_section(Config) ->
                     {"listen: 1, listeners: [{port: 1}]", "ecm: Unknown option: listen"}]]).
 
 ecm(Text) -> {raw, ["- {port: \"unix:/tmp/x\", module: megaphone, ecm: {", Text, "}}"]}.
+
+%% Each option of the section, with the value at its bound, is one that the ECM knows and allows.
+ecm_takes_what_is_written(Config) ->
+    Dir = e2e_ejabberd:temporary(),
+    File = filename:join(Dir, "ecm.toml"),
+    [begin
+         {ok, #{ecm := #{listeners := Listeners} = Ecm}} =
+             call(Config, configured, [yaml(ecm(Text)), <<"unix:/tmp/x">>]),
+         Toml = megaphone_toml:ecm(Ecm#{listeners := [L#{kind => http} || L <- Listeners]},
+                                   <<"/tmp/x">>),
+         ok = file:write_file(File, Toml),
+         Said = os:cmd(e2e_paths:ecm() ++ " --check --config " ++ File ++ " && echo understood"),
+         ?assertEqual({Said, "understood\n"},
+                      {Said, lists:nthtail(max(0, length(Said) - 11), Said)})
+     end || Text <- ["listeners: [{port: 5280}]",
+                     "name: e.1, log_level: debug, links: 64, window: 1024, max_frame: 16777216, "
+                     "max_clients: 1, max_waiting: 0, workers: 1024, connect_wait: 60, "
+                     "heartbeat: 1 h, close_timeout: 1, resume_timeout: 0, resume_buffer: 65536, "
+                     "max_buffered: 1048576, open_rate: 1, drain_time: 0, "
+                     "listeners: [{port: 5280, ip: \"::1\", backlog: 65535}]",
+                     "links: 1, window: 2147483647, max_frame: 4096, max_clients: 100000000, "
+                     "max_waiting: 1000000, workers: 1, connect_wait: 1, heartbeat: 1, "
+                     "close_timeout: 1 h, resume_timeout: 1 h, resume_buffer: 1073741824, "
+                     "max_buffered: 1099511627776, open_rate: 1000000, drain_time: 1 h, "
+                     "listeners: [{listen: \"0.0.0.0:1\", backlog: 1}]"]],
+    ok = file:del_dir_r(Dir).
 
 %% What was noted of one listener is forgotten at the next, and at the next reload.
 next_listener_starts_afresh(Config) ->

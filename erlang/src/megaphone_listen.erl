@@ -116,6 +116,7 @@ checked(services, [_ | _] = Value) ->
 checked(idle_timeout, infinity) -> infinity;
 checked(resume_timeout, 0) -> 0;
 checked(heartbeat, Value) when Value < 1000 -> exit(badarg);
+checked(max_frame, Value) when Value < 4096 -> exit(badarg);
 checked(secret, Value) when is_binary(Value) -> Value;
 checked(secret_file, Value) when is_list(Value); is_binary(Value) -> Value;
 checked(Key, [_ | _] = Value) when Key =:= tls; Key =:= allowed_ips -> Value;

@@ -29,7 +29,9 @@
 -define(NAME_RE, "^[A-Za-z0-9._-]{1,128}$").
 %% A window is credit, which the protocol counts up to 2^31-1.
 -define(WINDOW_MAX, 16#7fffffff).
-%% A frame is one piece of work on both sides, as the ECM's own limit has it.
+%% Any control message must fit into a frame (docs/protocol.md); and a frame is one piece of work
+%% on both sides, as the ECM's own limit has it.
+-define(FRAME_MIN, 4096).
 -define(FRAME_MAX, 16 * 1024 * 1024).
 %% As the ECM takes them, in bytes: what may come between two acknowledgements, and 1 GiB; 1 MiB,
 %% as less would end connections that are only busy, and 1 TiB, more than machines have.
@@ -155,7 +157,7 @@ window() ->
 %% @doc Bytes of content of a frame.
 -spec max_frame() -> fun((term()) -> pos_integer()).
 max_frame() ->
-    econf:int(1024, ?FRAME_MAX).
+    econf:int(?FRAME_MIN, ?FRAME_MAX).
 
 %% @doc Bytes that are kept of what the other end has not acknowledged.
 -spec resume_buffer() -> fun((term()) -> pos_integer()).
