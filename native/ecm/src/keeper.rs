@@ -30,29 +30,27 @@ use crate::session::{Outcome, Session, Transport, run, say_last};
 /// the shortest again.
 const STOOD: Duration = Duration::from_secs(10);
 
+/// How long a node that said that it ends is left alone, at least. It may
+/// still answer for a moment, and a link to it would not live longer.
+const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
+
 /// Keeps link `number` up until the program ends.
 pub async fn keep(app: Arc<App>, number: usize) {
     let mut keeper = Keeper::new(&app, number);
+    let mut pause = Duration::ZERO;
     loop {
-        let pause = tokio::select! {
-            biased;
-            () = ending(&app) => return keeper.leave(),
-            why = given_up(keeper.parked.as_deref()) => {
-                keeper.lose(why);
-                Duration::ZERO
-            }
-            dialled = dial(&app, number, keeper.parked.as_deref()) => {
-                match keeper.run(dialled).await {
-                    Some(pause) => pause,
-                    None => return,
-                }
-            }
+        let dialled = async {
+            sleep(pause).await;
+            dial(&app, number, keeper.parked.as_deref()).await
         };
         tokio::select! {
             biased;
             () = ending(&app) => return keeper.leave(),
-            why = given_up(keeper.parked.as_deref()) => keeper.lose(why),
-            () = sleep(pause) => {}
+            why = given_up(keeper.parked.as_deref()) => pause = keeper.lose(why),
+            dialled = dialled => match keeper.run(dialled).await {
+                Some(next) => pause = next,
+                None => return,
+            }
         }
     }
 }
@@ -173,10 +171,10 @@ impl<'a> Keeper<'a> {
     /// A link is over. Returns as [`Keeper::run`].
     fn over(&mut self, link: &Link, end: &LinkEnd, stood: Duration) -> Option<Duration> {
         let (number, app) = (self.number, self.app);
-        let reason = if link.is_leaving() {
-            CloseReason::Shutdown
+        let (reason, left_alone) = if link.is_leaving() {
+            (CloseReason::Shutdown, SHUTDOWN_PAUSE)
         } else {
-            CloseReason::LinkLost
+            (CloseReason::LinkLost, Duration::ZERO)
         };
         self.end(link, Ending::Reset(reason));
         let counters = link.counters();
@@ -188,7 +186,7 @@ impl<'a> Keeper<'a> {
         if stood >= STOOD {
             self.backoff.reset();
         }
-        let pause = self.pause().max(link.retry_after());
+        let pause = self.pause().max(link.retry_after()).max(left_alone);
         let millis = pause.as_millis();
         warn!("link {number} ended: {end} {counters}; next try in {millis} ms");
         Some(pause)
@@ -198,14 +196,17 @@ impl<'a> Keeper<'a> {
         self.backoff.pause(getrandom::u64().unwrap_or(0))
     }
 
-    /// Does not wait for the parked link any more, if there is one.
-    fn lose(&mut self, why: Given) {
-        if let Some(parked) = self.parked.take() {
-            let link = parked.link();
-            self.end(link, Ending::Reset(CloseReason::LinkLost));
-            let (number, counters) = (self.number, link.counters());
-            warn!("link {number} lost: {why} {counters}");
-        }
+    /// Does not wait for the parked link any more, if there is one. Returns
+    /// how long to wait before the next dial.
+    fn lose(&mut self, why: Given) -> Duration {
+        let Some(parked) = self.parked.take() else {
+            return Duration::ZERO;
+        };
+        let link = parked.link();
+        self.end(link, Ending::Reset(CloseReason::LinkLost));
+        let (number, counters) = (self.number, link.counters());
+        warn!("link {number} lost: {why} {counters}");
+        link.retry_after()
     }
 
     /// The program ends.
