@@ -174,18 +174,22 @@ listening_module(Test, Service) ->
     {ok, Listen} = gen_tcp:listen(0, [binary, {active, false}, {ip, ?LOOPBACK}]),
     {ok, {_, Port} = Address} = inet:sockname(Listen),
     Defaults = #{module => ?MODULE, supervisor => true, send_timeout => 15_000},
+    {ok, Access} = megaphone_access:new(Address, #{}),
     {ok, Ref} = megaphone_listener:start(
                   Address, #{owner => self(), name => "test", address => Address,
                              services => #{<<"s">> => maps:merge(Defaults, Service)},
-                             accept_queue => 10, acceptors => maps:get(acceptors, Service, 2),
+                             access => Access, max_handshakes => 64, accept_queue => 10,
+                             acceptors => maps:get(acceptors, Service, 2),
                              link => link_options()}),
     Test ! {port, Port},
     megaphone_link_acceptor:loop(Listen, Ref, []).
 
 link_options() ->
-    Ours = [window, max_frame, max_connections, idle_timeout],
-    maps:from_list([{default, <<"s">>}, {allow_v1, true}
-                    | [{Option, megaphone_options:default(Option)} || Option <- Ours]]).
+    Options = [version_1, window, max_frame, max_connections, idle_timeout, heartbeat,
+               resume_timeout, resume_buffer, max_buffered],
+    megaphone_options:link(
+      maps:from_list([{default_service, <<"s">>}
+                      | [{Option, megaphone_options:default(Option)} || Option <- Options]])).
 
 started() ->
     receive {started, Pid, Socket, Options} -> {Pid, Socket, Options}

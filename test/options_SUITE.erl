@@ -164,7 +164,9 @@ who_may_dial(Config) ->
                     ", ecm: {listeners: [{port: 1}]}}"]},
              "ecm: 'secret_file' is of no use beside 'ecm'"},
             {{raw, "- {port: \"unix:/tmp/x\", module: megaphone, allowed_ips: 127.0.0.1}"},
-             "allowed_ips: 'allowed_ips' is of no use on a Unix socket"}]),
+             "allowed_ips: 'allowed_ips' is of no use on a Unix socket"},
+            {{raw, ["- {port: \"unix:/tmp/x\", module: megaphone, link_tls: {certfile: ", Server,
+                    ", verify: false}}"]}, "link_tls: 'link_tls' is of no use on a Unix socket"}]),
     ok = file:del_dir_r(Dir).
 
 %% Whichever place the listener has among others, and whichever its options among themselves.

@@ -68,7 +68,7 @@ find(Values) ->
     lists:append([Check(Values) || Check <- [fun ecm_without_unix/1,
                                              fun proxy_on_unix/1,
                                              fun stranger_beside_ecm/1,
-                                             fun addresses_on_unix/1,
+                                             fun network_on_unix/1,
                                              fun http_beside_services/1,
                                              fun unknown_default/1,
                                              fun unknown_ecm_service/1]]).
@@ -93,9 +93,12 @@ stranger_beside_ecm(#{ecm := #{}} = Values) ->
 stranger_beside_ecm(_) ->
     [].
 
-addresses_on_unix(#{allowed_ips := [_ | _], port := <<"unix:", _/binary>>}) ->
-    ["'allowed_ips' is of no use on a Unix socket: who may open it is for the file's mode to say"];
-addresses_on_unix(_) ->
+network_on_unix(#{port := <<"unix:", _/binary>>} = Values) ->
+    [format("'~ts' is of no use on a Unix socket: who may open it is for the file's mode to say, "
+            "and a secret tells who they are", [Option])
+     || {Option, None} <- [{allowed_ips, all}, {link_tls, undefined}],
+        maps:get(Option, Values, None) =/= None];
+network_on_unix(_) ->
     [].
 
 http_beside_services(#{services := Services} = Values) when Services =/= #{} ->
