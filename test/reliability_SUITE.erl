@@ -9,7 +9,8 @@
 -export([suite/0, all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
 -export([cut_link/1, link_that_stays_away/1, killed_ecm/1, killed_ejabberd/1, killed_receiver/1, killed_sender/1,
          full_disk_for_the_ecm_s_log/1, full_disk_for_ejabberd_s_log/1, clock_jump/1,
-         frozen_link/1, storm_while_ejabberd_restarts/1, users_come_back_at_the_rate/1]).
+         frozen_link/1, storm_while_ejabberd_restarts/1, users_come_back_to_ejabberd_at_the_rate/1,
+         users_come_back_to_the_ecm_at_the_rate/1]).
 
 -define(TIMEOUT, 30_000).
 %% Milliseconds within which a client must know that its ECM is dead: the kernel tells it.
@@ -20,7 +21,8 @@ suite() -> [{timetrap, {minutes, 3}}].
 all() ->
     [cut_link, link_that_stays_away, killed_ecm, killed_ejabberd, killed_receiver, killed_sender,
      full_disk_for_the_ecm_s_log, full_disk_for_ejabberd_s_log, clock_jump,
-     frozen_link, storm_while_ejabberd_restarts, users_come_back_at_the_rate].
+     frozen_link, storm_while_ejabberd_restarts, users_come_back_to_ejabberd_at_the_rate,
+     users_come_back_to_the_ecm_at_the_rate].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(ssl),
@@ -335,36 +337,54 @@ storm_while_ejabberd_restarts(Config) ->
     {ok, _} = e2e_ecm:wait(Ecm, "link 1 (parked|ended)"),
     Storm = e2e_storm:start(?CLIENTS, fun(Number) -> e2e_storm:http(Http, Number) end, fun(_) -> for_ever() end),
     Again = start_node(#{before => {e2e_inside, count_opens, []}}, Config),
-    {ok, #{took := Took, refused := 0, cut := 0}} = e2e_storm:served(Storm, ?CLIENTS, 120_000),
+    %% Whoever finds ejabberd's accept queue full is told to come again; nobody is just dropped.
+    {ok, #{took := Took, refused := Refused, cut := 0}} = e2e_storm:served(Storm, ?CLIENTS, 120_000),
     Opens = e2e_ejabberd:call(Again, e2e_inside, opens, []),
     ?assert(length(Opens) >= ?CLIENTS),
-    Busiest = busiest_second(Opens),
-    ?assert(Busiest =< 2 * ?STORM_RATE, Busiest),
+    Busiest = keeps_rate(?STORM_RATE, Opens),
     ok = e2e_storm:stop(Storm),
-    measured("~b clients were served within ~b ms of ejabberd's start, none was refused; at most ~b in a second",
-             [?CLIENTS, Took, Busiest]),
+    measured("~b clients were served within ~b ms of ejabberd's start, after ~b answers of 503; at most ~b in a second",
+             [?CLIENTS, Took, Refused, Busiest]),
     stop([Ecm, Again, Node]).
 
 -define(USERS, 200).
 -define(USER_RATE, 50).
 
 %% Users who were logged in come back as fast as is configured and no faster.
-users_come_back_at_the_rate(Config) ->
-    Ports = ?config(ports, Config),
+users_come_back_to_ejabberd_at_the_rate(Config) ->
     Node = start_node(#{}, Config),
-    Ecm = start_ecm(#{top => ["open_rate = ", integer_to_list(?USER_RATE), "\n"]}, Config),
-    Users = e2e_storm:start(?USERS, fun(_) -> user(Ports) end, fun(User) -> e2e_user:ending(User, infinity) end),
-    {ok, _} = e2e_storm:served(Users, ?USERS, 60_000),
+    Ecm = start_ecm(#{top => user_rate()}, Config),
+    Users = users(Config),
     ok = e2e_ejabberd:stop(Node),
     Again = start_node(#{before => {e2e_inside, count_opens, []}}, Config),
-    {ok, #{took := Took, refused := Refused, cut := Cut}} = e2e_storm:served(Users, ?USERS, 60_000),
-    Opens = e2e_ejabberd:call(Again, e2e_inside, opens, []),
-    Busiest = busiest_second(Opens),
-    ?assert(Busiest =< 2 * ?USER_RATE, Busiest),
-    ok = e2e_storm:stop(Users),
-    measured("~b WebSocket users were back ~b ms after ejabberd had started, after ~b answers of 503 and ~b closed "
-             "connections; at most ~b in a second", [?USERS, Took, Refused, Cut, Busiest]),
+    ok = are_back(Users, Again, 0, "ejabberd"),
     stop([Ecm, Again, Node]).
+
+users_come_back_to_the_ecm_at_the_rate(Config) ->
+    Node = start_node(#{before => {e2e_inside, count_opens, []}}, Config),
+    Ecm = start_ecm(#{top => user_rate()}, Config),
+    Users = users(Config),
+    Before = length(e2e_ejabberd:call(Node, e2e_inside, opens, [])),
+    ok = e2e_ecm:stop(Ecm),
+    Again = start_ecm(#{name => "edge-again", top => user_rate()}, Config),
+    ok = are_back(Users, Node, Before, "the ECM"),
+    stop([Again, Node]).
+
+user_rate() -> ["open_rate = ", integer_to_list(?USER_RATE), "\n"].
+
+users(Config) ->
+    Ports = ?config(ports, Config),
+    Users = e2e_storm:start(?USERS, fun(_) -> user(Ports) end, fun(User) -> e2e_user:ending(User, infinity) end),
+    {ok, _} = e2e_storm:served(Users, ?USERS, 60_000),
+    Users.
+
+are_back(Users, Node, Before, Whose) ->
+    {ok, #{took := Took, refused := Refused, cut := Cut}} = e2e_storm:served(Users, ?USERS, 60_000),
+    Opens = lists:nthtail(Before, e2e_ejabberd:call(Node, e2e_inside, opens, [])),
+    Busiest = keeps_rate(?USER_RATE, Opens),
+    measured("~b WebSocket users were back ~b ms after ~ts had started again, after ~b answers of 503 and ~b closed "
+             "connections; at most ~b in a second", [?USERS, Took, Whose, Refused, Cut, Busiest]),
+    e2e_storm:stop(Users).
 
 user(Ports) ->
     try {ok, e2e_user:login(websocket, anonymous, Ports)}
@@ -375,6 +395,15 @@ user(Ports) ->
     end.
 
 for_ever() -> receive after infinity -> ok end.
+
+%% The ECM counts when it opens, and this when they came: as many as the rate says, after a second's
+%% worth at once, and some more in a second that followed a slow one.
+keeps_rate(Rate, Opens) ->
+    Seconds = (lists:last(Opens) - hd(Opens)) / 1_000,
+    ?assert(length(Opens) =< Rate * (Seconds + 1) * 1.1, {length(Opens), Seconds}),
+    Busiest = busiest_second(Opens),
+    ?assert(Busiest =< 2.5 * Rate, Busiest),
+    Busiest.
 
 %% The most that came within any one second, of these milliseconds in order.
 busiest_second(Times) -> busiest_second(Times, Times, 0, 0).
