@@ -29,6 +29,11 @@ impl Backoff {
         whole.mul_f64(1.0 - share / 2.0)
     }
 
+    /// The shortest of them.
+    pub fn min(&self) -> Duration {
+        self.min
+    }
+
     /// Begins with the shortest again.
     pub fn reset(&mut self) {
         self.next = self.min;

@@ -34,6 +34,10 @@ const STOOD: Duration = Duration::from_secs(10);
 /// still answer for a moment, and a link to it would not live longer.
 const SHUTDOWN_PAUSE: Duration = Duration::from_secs(1);
 
+/// The longest pause between the dials for a parked link, unless
+/// `reconnect_min` is longer: clients wait for each of them.
+const PARKED_PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// Keeps link `number` up until the program ends.
 pub async fn keep(app: Arc<App>, number: usize) {
     let mut keeper = Keeper::new(&app, number);
@@ -193,7 +197,11 @@ impl<'a> Keeper<'a> {
     }
 
     fn pause(&mut self) -> Duration {
-        self.backoff.pause(getrandom::u64().unwrap_or(0))
+        let pause = self.backoff.pause(getrandom::u64().unwrap_or(0));
+        match self.parked {
+            Some(_) => pause.min(PARKED_PAUSE_MAX.max(self.backoff.min())),
+            None => pause,
+        }
     }
 
     /// Does not wait for the parked link any more, if there is one. Returns

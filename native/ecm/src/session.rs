@@ -17,6 +17,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::app::App;
 use crate::dial::{Input, Output};
 use crate::link::Link;
+use crate::outbox::DATA_MAX;
 use crate::parked::Parked;
 use crate::pulse::beat;
 use crate::reader::{LinkEnd, Reader};
@@ -206,10 +207,7 @@ async fn write(mut output: Output, again: VecDeque<Bytes>, link: Arc<Link>) -> i
 }
 
 async fn write_all(output: &mut Output, again: VecDeque<Bytes>, link: &Link) -> io::Result<()> {
-    for mut chunk in again {
-        output.write_all_buf(&mut chunk).await?;
-    }
-    output.flush().await?;
+    write_again(output, again).await?;
     while let Some(gathered) = link.outbox().take().await {
         link.retain(gathered.urgent.clone());
         link.retain(gathered.data.clone());
@@ -219,6 +217,21 @@ async fn write_all(output: &mut Output, again: VecDeque<Bytes>, link: &Link) -> 
         output.flush().await?;
     }
     output.shutdown().await
+}
+
+/// Writes what was written before: many small pieces, as a rule, and together
+/// now.
+async fn write_again(output: &mut Output, again: VecDeque<Bytes>) -> io::Result<()> {
+    let mut part = Vec::new();
+    for piece in again {
+        if part.len() + piece.len() > DATA_MAX {
+            output.write_all(&part).await?;
+            part.clear();
+        }
+        part.extend_from_slice(&piece);
+    }
+    output.write_all(&part).await?;
+    output.flush().await
 }
 
 /// Says why a transport is closed that carries no link, and closes it.

@@ -184,6 +184,30 @@ fn dials_that_fail_do_not_end_a_parked_link() {
 }
 
 #[test]
+fn the_dials_for_a_parked_link_are_a_second_apart_at_most() {
+    let backend = Backend::new();
+    let lines = config(&backend.address(), "");
+    let lines = lines
+        .replace("\"10ms\"", "\"600ms\"")
+        .replace("\"50ms\"", "\"1h\"");
+    let ecm = Ecm::start(&lines);
+    let mut node = backend.accept_kept();
+    let mut client = ecm.tcp_client();
+    let id = node.opened().id;
+    node.cut();
+    ecm.line("; kept for 30 s, next try in ");
+    for _ in 0..3 {
+        drop(backend.accept_raw());
+        let line = ecm.line("link 1 cannot come up: ");
+        let (_, pause) = line.split_once("; next try in ").unwrap();
+        let pause: u64 = pause.trim_end_matches(" ms").parse().unwrap();
+        assert!(pause <= 1000, "{line}");
+    }
+    backend.resume(&mut node);
+    talk(&mut node, id, &mut client);
+}
+
+#[test]
 fn a_link_with_a_secret_proves_it_again_when_it_goes_on() {
     let secret = b"sixteen bytes and some more";
     let file = file(str::from_utf8(secret).unwrap());
