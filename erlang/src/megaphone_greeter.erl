@@ -14,6 +14,9 @@
 
 %% How long all of it may take, milliseconds (xmpp-proxy's 10 s for first bytes).
 -define(HANDSHAKE_TIMEOUT, 10_000).
+%% Who looks whether the port is open needs no longer, milliseconds; who holds a place for longer
+%% and says nothing keeps others out.
+-define(LOOK_MAX, 1_000).
 %% Bytes of a chunk: as much as the longest message has.
 -define(CHUNK, 4096).
 
@@ -23,7 +26,8 @@
                 name :: binary(),               % the link's
                 token :: binary(),
                 log :: megaphone_link_log:t(),
-                %% Something has come from the peer.
+                %% When we began to listen to the peer, and whether something has come.
+                began :: undefined | integer(),
                 heard = false :: boolean(),
                 %% The receiver of the link that goes on.
                 resumes :: undefined | pid(),
@@ -79,14 +83,14 @@ new(Peer, Socket, #{name := Listener} = Ref) ->
     #state{ref = Ref, transport = {tcp, Socket}, name = Name,
            token = binary:encode_hex(crypto:strong_rand_bytes(16)),
            log = megaphone_link_log:new(Name, Peer),
-           deadline = erlang:monotonic_time(millisecond) + ?HANDSHAKE_TIMEOUT}.
+           deadline = now_ms() + ?HANDSHAKE_TIMEOUT}.
 
 begin_after(Delay, State) ->
     receive {?MODULE, go} -> ok
     after left(State) -> exit(normal)           % the socket is not ours
     end,
     receive after Delay -> ok end,
-    greet(secure(tame(State))).
+    greet(secure(tame(State#state{began = now_ms()}))).
 
 %% What it sends comes in small pieces, and only when asked for.
 tame(#state{transport = Transport} = State) ->
@@ -178,7 +182,7 @@ resume(nil, State) ->
     {nil, State};
 resume({Name, Token, Received}, #state{ref = Ref} = State) ->
     maybe_resumed(
-      case megaphone_receiver:lookup(Name, Token) of
+      case megaphone_link_table:resumes(Name, Token) of
           {ok, Pid} ->
               case megaphone_link:is_ours(Pid, Ref) andalso
                   megaphone_receiver:detach(Pid, Received) of
@@ -242,11 +246,14 @@ passed(Pid, Begin, #state{ref = #{dials := Dials}, transport = Transport} = Stat
 %%% the other ends
 
 -spec closed(#state{}) -> no_return().
-closed(#state{heard = true} = State) ->
-    failed("closed by its peer in the handshake", [], State);
-closed(#state{log = Log} = State) ->            % looked whether the port is open
-    megaphone_link_log:warn("closed by its peer, which has said nothing", [], Log),
-    close(State).
+closed(#state{heard = Heard, began = Began, log = Log} = State) ->
+    case Heard orelse now_ms() - Began > ?LOOK_MAX of
+        true ->
+            failed("closed by its peer in the handshake", [], State);
+        false ->
+            megaphone_link_log:warn("closed by its peer, which has said nothing", [], Log),
+            close(State)
+    end.
 
 -spec too_late(#state{}) -> no_return().
 too_late(State) ->
@@ -264,4 +271,6 @@ close(#state{transport = Transport}) ->
     exit(normal).
 
 left(#state{deadline = Deadline}) ->
-    max(0, Deadline - erlang:monotonic_time(millisecond)).
+    max(0, Deadline - now_ms()).
+
+now_ms() -> erlang:monotonic_time(millisecond).
