@@ -207,7 +207,7 @@ fn handle(link: &Link, event: Event<'_>) -> Result<Option<Arc<Connection>>, Link
         Event::Pong { word } => link.pulse().answered(&word),
         Event::Ack { bytes } => link.acknowledged(bytes)?,
         // What only the handshake or the other side can use.
-        Event::Up { .. } | Event::Open(_) => {}
+        Event::Open(_) => {}
     }
     Ok(None)
 }

@@ -157,7 +157,7 @@ impl<'e> Feeding<'_, 'e> {
 
     /// In version 1 the first content of an unknown id opens it.
     fn first_of_v1(&mut self, machine: &Machine, id: ConnectionId) -> Option<ResourceArc<Conn>> {
-        if machine.version() != Some(1) || self.link.table().is_buried(id) {
+        if machine.version() != 1 || self.link.table().is_buried(id) {
             return None;
         }
         let conn = self.enter(machine, id, self.link.settings.addresses)?;

@@ -148,7 +148,7 @@ impl Link {
             counters: Counters::default(),
             held: Held::new(settings.max_buffered),
             table: Mutex::new(Table::new(settings.max_connections)),
-            version: machine.version().unwrap_or(1),
+            version: machine.version(),
             max_content: machine.max_content_to_send(),
             machine: Mutex::new(machine),
             clock: AtomicU32::new(0),

@@ -4,9 +4,10 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use megaphone_proto::frame::{ConnectionId, Decoder, put_frame};
+use megaphone_proto::handshake::Handshake;
 use megaphone_proto::http1::parse_head;
 use megaphone_proto::limits::DEFAULT_MAX_CONTENT;
-use megaphone_proto::link::{Link, LinkConfig, Role};
+use megaphone_proto::link::{LinkConfig, Role};
 
 /// About a stanza.
 const CONTENT: [u8; 100] = [b'x'; 100];
@@ -50,7 +51,9 @@ fn frames(c: &mut Criterion) {
         });
     });
     group.bench_function("Link::next", |b| {
-        let mut link = Link::new(LinkConfig::new(Role::Node, "bench", "00"));
+        let mut handshake = Handshake::new(LinkConfig::new(Role::Node, "bench", "00"));
+        handshake.next(&mut &chunk[..]).unwrap();
+        let mut link = handshake.finish();
         b.iter(|| {
             let mut input = black_box(&chunk[..]);
             while let Ok(Some(event)) = link.next(&mut input) {

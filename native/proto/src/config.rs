@@ -31,8 +31,6 @@ pub struct LinkConfig {
     pub allow_v1: bool,
     /// For an edge: the version it speaks, 1 or 2.
     pub version: u32,
-    /// For a node: this link's name.
-    pub link: Option<String>,
     /// Seconds for which this side keeps a link that dropped; 0 keeps none.
     pub resume_timeout: u32,
     /// What the peer must prove to know, and this side proves to it.
@@ -64,7 +62,6 @@ impl LinkConfig {
             max_content: DEFAULT_MAX_CONTENT,
             allow_v1: true,
             version: VERSION,
-            link: None,
             resume_timeout: 0,
             secret: None,
             resume: None,

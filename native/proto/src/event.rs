@@ -6,12 +6,6 @@ use crate::frame::ConnectionId;
 /// What came over the link.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The version is known, always the first event. A node answers version 2 with its
-    /// [`Link::hello`](crate::Link::hello).
-    Up {
-        /// 1 or 2.
-        version: u32,
-    },
     /// Bytes of a client's connection, never none.
     Content {
         /// The connection.

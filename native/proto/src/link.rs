@@ -1,18 +1,8 @@
-//! The receiving half of one link: bytes in, events out, for either side.
+//! The receiving half of one link that is up: bytes in, events out, for either side.
 //!
-//! ```text
-//!                     ┌───────┐
-//!        ┌────────────┤ Start ├─────────────┐
-//!        │ frame of   └───┬───┘   hello on  │
-//!        │ a client       │      connection 0
-//!        ▼                │                 ▼
-//!    ┌───────┐            │            ┌─────────┐
-//!    │  V1   │            │            │   V2    │
-//!    └───┬───┘            ▼            └────┬────┘
-//!        │            ┌────────┐            │
-//!        └───────────►│ Broken │◄───────────┘   at the first error, for good
-//!                     └────────┘
-//! ```
+//! It begins with a [`Handshake`](crate::Handshake), and goes on over as many transports as it
+//! takes: where one ends inside a frame, the next goes on there. After its first error it gives
+//! nothing but that.
 //!
 //! Connections are not known here: whether an id is open, and whether its credit holds, is for
 //! the owner of the [`Table`](crate::table::Table) to say.
@@ -23,34 +13,21 @@ use crate::control::{Control, Hello};
 use crate::credit::{RecvWindow, SendCredit};
 use crate::error::{Excerpt, LinkError, Place};
 pub use crate::event::Event;
-use crate::frame::{ConnectionId, Decoder, Piece};
+use crate::frame::{Decoder, Piece};
 use crate::limits::{ACK_EVERY, CONTROL_LINE_MAX};
 
 /// The highest version of the protocol that is spoken here.
 pub const VERSION: u32 = 2;
 
-#[derive(Clone, Debug)]
-enum Phase {
-    /// Nothing is known of the peer.
-    Start,
-    /// Version 1 by configuration, of which the owner was not told yet.
-    Silent,
-    V1,
-    V2,
-    Broken(Box<LinkError>),
-}
-
 /// The receiving half of a link.
 #[derive(Clone, Debug)]
 pub struct Link {
-    phase: Phase,
-    version: Option<u32>,
+    broken: Option<Box<LinkError>>,
     decoder: Decoder,
     /// A control message that was cut by a frame's or the input's end.
     line: Vec<u8>,
+    /// What the peer said of itself; nothing in version 1.
     peer: Option<Hello>,
-    /// The first frame was on connection 0, so the peer understands control messages.
-    control_seen: bool,
     unknown_verbs: u64,
     /// Bytes of frames taken in, the handshake's left out.
     received: u64,
@@ -63,25 +40,6 @@ pub struct Link {
 }
 
 impl Link {
-    /// A link of which nothing has come yet.
-    pub fn new(config: LinkConfig) -> Self {
-        let v1 = config.role == Role::Edge && config.version == 1;
-        Link {
-            phase: if v1 { Phase::Silent } else { Phase::Start },
-            version: v1.then_some(1),
-            decoder: Decoder::new(config.max_content),
-            line: Vec::new(),
-            peer: None,
-            control_seen: config.role == Role::Edge && !v1,
-            unknown_verbs: 0,
-            received: 0,
-            acked: 0,
-            news: false,
-            resume_timeout: 0,
-            config,
-        }
-    }
-
     /// The stream behind a handshake, whose decoder may have begun on it.
     pub(crate) fn begin(
         config: LinkConfig,
@@ -89,41 +47,22 @@ impl Link {
         peer: Option<Hello>,
         resume_timeout: u32,
     ) -> Self {
-        let version = if peer.is_some() { VERSION } else { 1 };
         Link {
-            phase: if version == 1 { Phase::V1 } else { Phase::V2 },
-            version: Some(version),
-            control_seen: peer.is_some(),
+            broken: None,
             decoder,
+            line: Vec::new(),
             peer,
+            unknown_verbs: 0,
+            received: 0,
+            acked: 0,
+            news: false,
             resume_timeout,
-            ..Link::new(config)
+            config,
         }
-    }
-
-    /// The hello that this side sends: an edge of version 2 as its first frame, a node in answer
-    /// to the edge's, when it got `Up { version: 2 }`.
-    pub fn hello(&self) -> Control {
-        Control::Hello(Hello {
-            version: VERSION,
-            name: self.config.name.clone(),
-            nonce: self.config.nonce.clone(),
-            window: self.config.window,
-            max_frame: self.config.max_content,
-            link: self.config.link.clone(),
-            resume_timeout: None,
-            token: None,
-            resume: None,
-            received: None,
-            resumed: None,
-            proof: None,
-        })
     }
 
     /// The next event out of `input`, which is advanced past it; `None` says that the input is
     /// used up. Nothing waits for a whole frame, only a control message for its newline.
-    ///
-    /// An edge of version 1 is `Up` before anything has come: call this once with no input.
     ///
     /// # Errors
     /// The link must be closed; tell the peer where [`Link::hears_errors`]. Every later call
@@ -139,8 +78,8 @@ impl Link {
 
     #[inline]
     fn event<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, LinkError> {
-        if !matches!(self.phase, Phase::V1 | Phase::V2) {
-            return self.start(input).map_err(|error| self.broken(error));
+        if let Some(error) = &self.broken {
+            return Err(LinkError::clone(error));
         }
         loop {
             let before = *input;
@@ -162,12 +101,12 @@ impl Link {
         }
     }
 
-    /// The version of the link, once it is known.
-    pub fn version(&self) -> Option<u32> {
-        self.version
+    /// The version of the link: 1 or 2.
+    pub fn version(&self) -> u32 {
+        if self.peer.is_some() { VERSION } else { 1 }
     }
 
-    /// What the peer said of itself, on a version 2 link that is up.
+    /// What the peer said of itself, on a version 2 link.
     pub fn peer(&self) -> Option<&Hello> {
         self.peer.as_ref()
     }
@@ -192,10 +131,9 @@ impl Link {
         peer.map_or(own, |peer| peer.max_frame.min(own))
     }
 
-    /// Would the peer understand an `error` message? Not in version 1, and not when what came
-    /// was no frame at all.
+    /// Would the peer understand an `error` message? Not in version 1.
     pub fn hears_errors(&self) -> bool {
-        self.control_seen
+        self.peer.is_some()
     }
 
     /// Bytes of frames taken in since the handshake, also of one that is not whole yet.
@@ -263,56 +201,8 @@ impl Link {
     /// Keeps the error: a link that lost its place in the stream never finds it again.
     #[cold]
     fn broken(&mut self, error: LinkError) -> LinkError {
-        self.phase = Phase::Broken(Box::new(error.clone()));
+        self.broken = Some(Box::new(error.clone()));
         error
-    }
-
-    /// As [`Link::next`], until the version is known.
-    #[cold]
-    fn start<'a>(&mut self, input: &mut &'a [u8]) -> Result<Option<Event<'a>>, LinkError> {
-        match &self.phase {
-            Phase::Broken(error) => return Err(LinkError::clone(error)),
-            Phase::Silent => return Ok(Some(self.up(1))),
-            Phase::Start | Phase::V1 | Phase::V2 => {}
-        }
-        loop {
-            let (before, decoder) = (*input, self.decoder.clone());
-            let piece = self.decoder.next(input)?;
-            let first = match piece {
-                Some(Piece::Content { id, .. } | Piece::End { id }) => Some(id),
-                None => self.decoder.current().map(|(id, _)| id),
-            };
-            if let Some(id) = first.filter(|id| !id.is_control()) {
-                self.check_v1(id)?;
-                // It is the owner's first event that says so; the frame comes again after it.
-                (*input, self.decoder) = (before, decoder);
-                return Ok(Some(self.up(1)));
-            }
-            self.control_seen |= first.is_some();
-            let Some(piece) = piece else {
-                return Ok(None);
-            };
-            if let Some(event) = self.control(piece, before, input)? {
-                return Ok(Some(event));
-            }
-        }
-    }
-
-    /// May the first client's frame, on connection `id`, make this a version 1 link?
-    fn check_v1(&self, id: ConnectionId) -> Result<(), LinkError> {
-        if self.config.role == Role::Edge || !self.line.is_empty() {
-            Err(LinkError::BeforeHello { id })
-        } else if !self.config.allow_v1 {
-            Err(LinkError::V1Refused { id })
-        } else {
-            Ok(())
-        }
-    }
-
-    fn up(&mut self, version: u32) -> Event<'static> {
-        self.phase = if version == 1 { Phase::V1 } else { Phase::V2 };
-        self.version = Some(version);
-        Event::Up { version }
     }
 
     /// Takes one control message, or a part of one, out of a `piece` of connection 0 and leaves
@@ -324,7 +214,7 @@ impl Link {
         before: &'a [u8],
         input: &mut &'a [u8],
     ) -> Result<Option<Event<'a>>, LinkError> {
-        if self.version == Some(1) {
+        if self.peer.is_none() {
             return Err(LinkError::ControlInV1);
         }
         let Piece::Content { bytes, .. } = piece else {
@@ -364,10 +254,7 @@ impl Link {
             error,
             line: excerpt(),
         })?;
-        let hello_due = self.version.is_none();
         Ok(Some(match message {
-            Some(Control::Hello(hello)) if hello_due => self.greeted(hello)?,
-            _ if hello_due => return Err(LinkError::NotHello { line: excerpt() }),
             None => {
                 self.unknown_verbs += 1;
                 return Ok(None);
@@ -399,18 +286,5 @@ impl Link {
             },
             Some(Control::Error { code, text }) => Event::PeerError { code, text },
         }))
-    }
-
-    /// The peer's hello: an edge may offer more than we speak, a node answers with no more.
-    fn greeted(&mut self, hello: Hello) -> Result<Event<'static>, LinkError> {
-        let version = hello.version;
-        if version < VERSION || (self.config.role == Role::Edge && version > VERSION) {
-            return Err(LinkError::Version { version });
-        }
-        if self.config.role == Role::Edge && hello.link.is_none() {
-            return Err(LinkError::NoLinkName);
-        }
-        self.peer = Some(hello);
-        Ok(self.up(VERSION))
     }
 }

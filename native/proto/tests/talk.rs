@@ -78,7 +78,7 @@ impl End {
     }
 
     fn v1(&self) -> bool {
-        self.link.version() == Some(1)
+        self.link.version() == 1
     }
 
     /// The connection number `nth` of those that are open, if any is.

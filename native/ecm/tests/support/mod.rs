@@ -604,7 +604,7 @@ impl Got {
             Event::Reset { id, reason } => Self::Reset(id, reason),
             Event::Goaway { reason, .. } => Self::Goaway(reason),
             Event::PeerError { code, text } => Self::Error(code, text),
-            Event::Up { .. } | Event::Ping { .. } | Event::Pong { .. } | Event::Ack { .. } => {
+            Event::Ping { .. } | Event::Pong { .. } | Event::Ack { .. } => {
                 return None;
             }
         })
