@@ -9,7 +9,7 @@
 -export([suite/0, all/0, init_per_suite/1, end_per_suite/1, init_per_testcase/2, end_per_testcase/2]).
 -export([cut_link/1, link_that_stays_away/1, killed_ecm/1, killed_ejabberd/1, killed_receiver/1, killed_sender/1,
          full_disk_for_the_ecm_s_log/1, full_disk_for_ejabberd_s_log/1, clock_jump/1,
-         frozen_link/1, storm_while_ejabberd_restarts/1, users_come_back_to_ejabberd_at_the_rate/1,
+         frozen_link/1, stalled_connection/1, storm_while_ejabberd_restarts/1, users_come_back_to_ejabberd_at_the_rate/1,
          users_come_back_to_the_ecm_at_the_rate/1]).
 
 -define(TIMEOUT, 30_000).
@@ -21,7 +21,7 @@ suite() -> [{timetrap, {minutes, 3}}].
 all() ->
     [cut_link, link_that_stays_away, killed_ecm, killed_ejabberd, killed_receiver, killed_sender,
      full_disk_for_the_ecm_s_log, full_disk_for_ejabberd_s_log, clock_jump,
-     frozen_link, storm_while_ejabberd_restarts, users_come_back_to_ejabberd_at_the_rate,
+     frozen_link, stalled_connection, storm_while_ejabberd_restarts, users_come_back_to_ejabberd_at_the_rate,
      users_come_back_to_the_ecm_at_the_rate].
 
 init_per_suite(Config) ->
@@ -319,6 +319,24 @@ frozen_link(Config) ->
     {ok, _} = e2e_ecm:wait(Ecm, EcmMark, "link 1 resumed"),
     _ = e2e_user:chat(Alice1, Bob1, <<"after">>),
     measured("heartbeats of 1 s: the ECM knew after ~b ms, ejabberd after ~b ms", [AtEcm, AtNode]),
+    ok = e2e_proxy:stop(Proxy),
+    stop([Ecm, Node]).
+
+%% The connection is dead and does not know it; another one can be made.
+stalled_connection(Config) ->
+    Node = start_node(#{listener => "    heartbeat: 1\n"}, Config),
+    Proxy = e2e_proxy:start(?config(link, Config)),
+    Ecm = start_ecm(#{backends => [e2e_proxy:port(Proxy)], top => "heartbeat = \"1s\"\n"}, Config),
+    [Alice, Bob] = login([websocket, c2s], Config),
+    {Alice1, Bob1} = e2e_user:chat(Alice, Bob, <<"before">>),
+    Mark = e2e_ecm:mark(Ecm),
+    Began = now_ms(),
+    ok = e2e_proxy:stall(Proxy),
+    _ = e2e_user:chat(Alice1, Bob1, <<"is there anybody?">>),
+    Took = now_ms() - Began,
+    ?assert(Took < 3_000 + 1_000 + ?SLACK, Took),
+    {ok, _} = e2e_ecm:wait(Ecm, Mark, "link 1 resumed"),
+    measured("heartbeats of 1 s: a conversation took ~b ms", [Took]),
     ok = e2e_proxy:stop(Proxy),
     stop([Ecm, Node]).
 

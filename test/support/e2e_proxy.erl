@@ -2,7 +2,7 @@
 %% nothing through any more without closing anything, as a network does that drops packets.
 -module(e2e_proxy).
 
--export([start/1, port/1, cut/1, freeze/1, thaw/1, stop/1]).
+-export([start/1, port/1, cut/1, freeze/1, stall/1, thaw/1, stop/1]).
 -export_type([proxy/0]).
 
 -type proxy() :: #{pid := pid(), port := inet:port_number()}.
@@ -22,6 +22,10 @@ cut(Proxy) -> tell(Proxy, cut).
 %% Nothing passes any more, neither on the connections that are there nor on new ones. What was
 %% sent meanwhile arrives after thaw/1.
 freeze(Proxy) -> tell(Proxy, freeze).
+
+%% The same for the connections that are there; new ones are relayed, as behind a firewall that
+%% has forgotten what it let through.
+stall(Proxy) -> tell(Proxy, stall).
 
 thaw(Proxy) -> tell(Proxy, thaw).
 
@@ -68,6 +72,10 @@ loop(Target, Listener, Relays, Frozen) ->
             gen_tcp:close(Listener),
             all(Relays, cut),
             From ! {Ref, ok};
+        {stall, From, Ref} ->
+            all(Relays, freeze),
+            From ! {Ref, ok},
+            loop(Target, Listener, Relays, Frozen);
         {What, From, Ref} when What =:= freeze; What =:= thaw ->
             all(Relays, What),
             From ! {Ref, ok},
