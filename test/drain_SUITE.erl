@@ -11,9 +11,10 @@
          second_call_changes_time/1, undrain/1, undrain_before/1, owners_that_die/1, link_that_dies/1,
          edge_goes/1, many/1, wrong_time/1]).
 -export([c2s/1, c2s_before_login/1, websocket/1, bosh/1, idle_http/1, request_under_way/1, mqtt/1, all_kinds_evenly/1,
-         stream_management/1, edge_hears/1, edge_terminated/1, strangers_stay/1]).
+         stream_management/1, edge_hears/1, edge_terminated/1, strangers_stay/1,
+         strophe_bosh/1, strophe_websocket/1, slixmpp/1]).
 %% Inside the ejabberd under test.
--export([held/1]).
+-export([held/1, present/1]).
 
 -define(TIMEOUT, 20_000).
 
@@ -30,7 +31,7 @@ groups() ->
 
 with_ejabberd() ->
     [c2s, c2s_before_login, websocket, bosh, idle_http, request_under_way, mqtt, all_kinds_evenly, stream_management,
-     edge_hears, edge_terminated, strangers_stay].
+     edge_hears, edge_terminated, strangers_stay, strophe_bosh, strophe_websocket, slixmpp].
 
 init_per_group(link, Config) ->
     {ok, _} = application:ensure_all_started(megaphone),
@@ -363,6 +364,31 @@ strangers_stay(Config) ->
     e2e_user:close(A1),
     e2e_user:close(B1).
 
+%% ---- real clients understand it ----
+
+strophe_bosh(Config) -> sent_away(strophe, url("http", "/bosh", Config), Config).
+
+strophe_websocket(Config) -> sent_away(strophe, url("ws", "/ws", Config), Config).
+
+slixmpp(Config) -> sent_away(slixmpp, {port(c2s, Config), ?config(ca, Config)}, Config).
+
+sent_away(Client, Where, Config) ->
+    Self = self(),
+    {Pid, Ref} = spawn_monitor(fun() -> Self ! {self(), e2e_client:sent_away(Client, Where)} end),
+    ok = e2e_ejabberd:call(?config(node, Config), ?MODULE, present, [<<"alice">>]),
+    case Where of
+        ["http" | _] -> ok = e2e_ejabberd:call(?config(node, Config), ?MODULE, held, [1]);
+        _ -> ok
+    end,
+    drain(0, Config),
+    receive
+        {Pid, Result} -> ?assertEqual(ok, Result);
+        {'DOWN', Ref, process, Pid, Why} -> error(Why)
+    end,
+    nobody_is_left(Config).
+
+url(Scheme, Path, Config) -> [Scheme, "://127.0.0.1:", integer_to_list(port(http, Config)), Path].
+
 %% ---- helpers ----
 
 login(Transport, Config) ->
@@ -393,6 +419,10 @@ nobody_is_left(Config) ->
 
 %% So many BOSH requests are held.
 held(Number) -> until(fun() -> length([P || P <- processes(), is_held(P)]) end, Number).
+
+%% The user has said that she is there.
+present(User) ->
+    until(fun() -> length(ejabberd_sm:get_user_present_resources(User, <<"localhost">>)) end, 1).
 
 is_held(Pid) ->
     case {proc_lib:initial_call(Pid), process_info(Pid, current_stacktrace)} of

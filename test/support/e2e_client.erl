@@ -2,7 +2,7 @@
 %% came to pass. Their scripts are in test/clients.
 -module(e2e_client).
 
--export([strophe/2, c2s/2, mqtt/1, converse/4]).
+-export([strophe/2, c2s/2, mqtt/1, converse/4, sent_away/2]).
 
 %% Longer than any script gives itself, so that it is the script that says what was missing.
 -define(TIMEOUT, 90_000).
@@ -24,6 +24,12 @@ converse(Page, Transport, Pictures, Name) ->
     node("converse.mjs", [{"--page", Page}, {"--transport", atom_to_list(Transport)},
                           {"--chromium", os:find_executable("chromium")},
                           {"--pictures", Pictures}, {"--name", Name}]).
+
+%% alice logs in and is sent away with system-shutdown: `ok`.
+-spec sent_away(strophe, Service :: iodata()) -> ok | {error, term()};
+               (slixmpp, {inet:port_number(), Ca :: file:filename()}) -> ok | {error, term()}.
+sent_away(strophe, Service) -> node("goodbye.mjs", [{"--service", Service}]);
+sent_away(slixmpp, {Port, Ca}) -> python("goodbye.py", [{"--port", integer_to_list(Port)}, {"--ca", Ca}]).
 
 %% Scripts are found where node sees their packages, and must not be followed to
 %% where they really are.
