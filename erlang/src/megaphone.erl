@@ -272,12 +272,12 @@ info(Connection) ->
 %% @doc All links that are up, on all listeners: the pid names a link.
 -spec links() -> [{Link :: pid(), Info :: map()}].
 links() ->
-    [{Link, Info} || {Link, _, _} <- megaphone_receiver:links(), {ok, Info} <- [info(Link)]].
+    [{Link, Info} || {Link, _, _} <- megaphone_link_table:all(), {ok, Info} <- [info(Link)]].
 
 %% @doc The connections of a link. Up to a million: for people, not for loops.
 -spec connections(Link :: pid()) -> [connection_id()].
 connections(Link) ->
-    case megaphone_receiver:link(Link) of
+    case megaphone_link_table:handle(Link) of
         {ok, Handle} -> megaphone_nif:connections(Handle);
         {error, closed} -> []
     end.

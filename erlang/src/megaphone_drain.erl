@@ -116,7 +116,7 @@ handle_cast({link, Link, Seconds}, #state{jobs = Jobs} = State) ->
                         Edge = Job#job{why = edge},
                         State#state{jobs = Jobs#{Link := reschedule(Until, Edge)}};
                     #{} ->
-                        begin_job(edge, Until, lists:keyfind(Link, 1, megaphone_receiver:links()),
+                        begin_job(edge, Until, lists:keyfind(Link, 1, megaphone_link_table:all()),
                                   State)
                 end)}.
 
@@ -163,7 +163,7 @@ new_links(#state{node = Until} = State) ->
               begin_job(node, Until, New, Acc);
          (_, Acc) ->
               Acc
-      end, State, megaphone_receiver:links()).
+      end, State, megaphone_link_table:all()).
 
 begin_job(_Why, _Until, false, State) ->
     State;

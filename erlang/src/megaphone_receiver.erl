@@ -18,18 +18,16 @@
 %% megaphone_links
 -export([start_link/1]).
 %% megaphone_greeter
--export([activate/1, lookup/2, detach/2, attach/3]).
+-export([activate/1, detach/2, attach/3]).
 %% megaphone_listener
 -export([lost/1]).
 %% megaphone
--export([info/1, link/1, links/0, create_table/0]).
+-export([info/1]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2, terminate/2]).
 
 -export_type([options/0, info/0]).
 
-%% Links by the pid of their receiver, so that a connection is found without asking anybody.
--define(TABLE, megaphone_link_table).
 %% Chunks of the link's socket between two looks at whether to read on. A version 1 link that
 %% must stand still takes in at most so many more.
 -define(ACTIVE, 16).
@@ -92,12 +90,6 @@
 
 %%% API
 
-%% @doc Makes the table of links; its owner is the caller, for life.
--spec create_table() -> ok.
-create_table() ->
-    ?TABLE = ets:new(?TABLE, [named_table, public, {read_concurrency, true}]),
-    ok.
-
 %% @doc Starts the receiver of a link whose handshake is done. It reads only after it was made the
 %% transport's owner and then told so by {@link activate/1}.
 -spec start_link(options()) -> {ok, pid()} | {error, term()}.
@@ -107,19 +99,6 @@ start_link(Options) ->
 -spec activate(pid()) -> ok.
 activate(Pid) ->
     gen_server:cast(Pid, activate).
-
-%% @doc The link of this name, for a peer that has its token.
--spec lookup(binary(), Token :: binary()) -> {ok, pid()} | error.
-lookup(Name, Token) ->
-    case ets:match(?TABLE, {'$1', '_', Name, '$2'}) of
-        [[Pid, Ours]] when byte_size(Ours) =:= byte_size(Token) ->
-            case crypto:hash_equals(Ours, Token) of
-                true -> {ok, Pid};
-                false -> error
-            end;
-        _ ->
-            error
-    end.
 
 %% @doc Parks a link, if it is not parked yet, for a peer that has dialled again and has so many
 %% bytes of ours; the answer is how many of its bytes we have. The caller, and nobody who called
@@ -151,28 +130,12 @@ info(Pid) ->
     catch exit:_ -> undefined
     end.
 
-%% @doc The NIF's own handle of the link.
--spec link(pid()) -> {ok, megaphone_nif:link()} | {error, closed}.
-link(Pid) ->
-    case ets:lookup(?TABLE, Pid) of
-        [{Pid, Link, _Name, _Token}] -> {ok, Link};
-        [] -> {error, closed}
-    end.
-
-%% @doc The receivers of all links, up or parked.
--spec links() -> [{pid(), megaphone_nif:link(), Name :: binary()}].
-links() ->
-    case ets:whereis(?TABLE) of
-        undefined -> [];
-        Table -> [{Pid, Link, Name} || {Pid, Link, Name, _Token} <- ets:tab2list(Table)]
-    end.
-
 %%% gen_server
 
 init(#{name := Name, token := Token, transport := Transport, handshake := Handshake} = Options) ->
     process_flag(trap_exit, true),
     Link = megaphone_nif:link_new(link_options(Options), Handshake),
-    true = ets:insert(?TABLE, {self(), Link, Name, Token}),
+    ok = megaphone_link_table:insert(Link, Name, Token),
     _ = megaphone_ender:start(Link),
     erlang:send_after(?TICK, self(), tick),
     {ok, on(Transport, #state{link = Link, name = Name,
@@ -270,12 +233,12 @@ handle_info(Message, #state{transport = Transport} = State) ->
 %% Told that the node stops, or the listener: so is the peer, in good order.
 terminate(shutdown, #state{link = Link, sender = Sender, transport = Transport})
   when Transport =/= undefined ->
-    ets:delete(?TABLE, self()),
+    ok = megaphone_link_table:delete(),
     megaphone_nif:goaway(Link, shutdown, ?RETRY_AFTER, nil),
     _ = megaphone_sender:flush(Sender, ?FLUSH_TIMEOUT),
     megaphone_transport:close(Transport);
 terminate(_Reason, #state{transport = Transport}) ->
-    ets:delete(?TABLE, self()),
+    ok = megaphone_link_table:delete(),
     _ = Transport =/= undefined andalso megaphone_transport:close(Transport),
     ok.
 

@@ -69,7 +69,7 @@ listeners() ->
           {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
 init(root) ->
     ok = megaphone_service:create_table(),
-    ok = megaphone_receiver:create_table(),
+    ok = megaphone_link_table:create(),
     {ok, {#{strategy => one_for_one, intensity => 3, period => 10},
           [#{id => ?LISTENERS,
              start => {supervisor, start_link,

@@ -308,7 +308,7 @@ socket(Conn) ->
 %% @doc The socket of an open connection, whichever link it came over.
 -spec whereis(megaphone:connection_id()) -> {ok, socket()} | {error, closed}.
 whereis(Id) when Id > 0, Id < 1 bsl 64 ->
-    whereis(Id, megaphone_receiver:links());
+    whereis(Id, megaphone_link_table:all());
 whereis(_) ->
     {error, closed}.
 
