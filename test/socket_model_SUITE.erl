@@ -5,7 +5,7 @@
 %% `tcp' holds the model to the kernel's sockets, `link' holds virtual sockets to the model. A
 %% sequence that fails is made shorter and printed, with the seed that gives it again.
 %%
-%%   SOCKET_MODEL_TESTS=N   sequences in each case (default 400; a soak takes more)
+%%   SOCKET_MODEL_TESTS=N   sequences in each case (default 300; a soak takes more)
 %%   SOCKET_MODEL_SEED=A,B,C
 -module(socket_model_SUITE).
 -compile([export_all, nowarn_export_all]).
@@ -26,7 +26,7 @@ link(_Config) -> check(link).
 
 check(Group) ->
     Seed = seed(),
-    Tests = list_to_integer(os:getenv("SOCKET_MODEL_TESTS", "400")),
+    Tests = list_to_integer(os:getenv("SOCKET_MODEL_TESTS", "300")),
     {A, B, C} = Seed,
     io:format("SOCKET_MODEL_SEED=~b,~b,~b SOCKET_MODEL_TESTS=~b~n", [A, B, C, Tests]),
     Print = fun(Format, Args) -> io:format(Format, Args) end,
