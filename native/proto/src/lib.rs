@@ -1,9 +1,11 @@
 //! The megaphone link protocol (docs/protocol.md): bytes in, events out, for both ends of a link.
 //!
-//! No I/O, no clock, no BEAM. A [`link::Link`] takes the bytes of one link and gives events;
-//! frames and control messages to send come from [`frame::put_frame`] and
-//! [`control::Control::put`]. Which connections are open, in what state and with what credit,
-//! is kept in a [`table::Table`] of [`conn::Conn`]s, by whoever owns the link.
+//! No I/O, no clock, no BEAM. A [`handshake::Handshake`] begins a link; a [`link::Link`] then takes
+//! its bytes and gives events; frames and control messages to send come from [`frame::put_frame`]
+//! and [`control::Control::put`], and what was sent stays in a [`retained::Retained`] until the peer
+//! has it. Which connections are open, in what state and with what credit, is kept in a
+//! [`table::Table`] of [`conn::Conn`]s, by whoever owns the link. `tests/world/` has both ends put
+//! together.
 
 pub mod auth;
 pub mod buffer;

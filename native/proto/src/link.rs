@@ -257,6 +257,8 @@ impl Link {
         Ok(Some(match message {
             None => {
                 self.unknown_verbs += 1;
+                // No event tells of it, and it is to be acknowledged all the same.
+                self.news = true;
                 return Ok(None);
             }
             Some(Control::Hello(_)) => return Err(LinkError::SecondHello),

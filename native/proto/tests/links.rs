@@ -424,10 +424,16 @@ fn each_second_acknowledges_what_came_but_not_acknowledgements_alone() {
     assert_eq!(link.ack_tick(), None);
     hears(link, &lines(&["ack 0"]));
     assert_eq!(link.ack_tick(), None);
-    // Also for a part of a frame.
+    // Also what this side does not know, and a part of a frame.
+    hears(link, &lines(&["sing"]));
+    let bytes = link.received();
+    assert_eq!(link.ack_tick(), Some(Control::Ack { bytes }));
     hears(link, &frame(24, b"hello")[..HEAD_LEN + 1]);
     let bytes = link.received();
-    assert_eq!(bytes as usize, lines(&["ack 0"]).len() + HEAD_LEN + 1);
+    assert_eq!(
+        bytes as usize,
+        lines(&["ack 0"]).len() + lines(&["sing"]).len() + HEAD_LEN + 1
+    );
     assert_eq!(link.ack_tick(), Some(Control::Ack { bytes }));
     assert_eq!(link.ack_tick(), None);
 }
