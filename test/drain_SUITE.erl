@@ -9,7 +9,7 @@
 -export([suite/0, all/0, groups/0, init_per_group/2, end_per_group/2, init_per_testcase/2, end_per_testcase/2]).
 -export([evenly/1, sent_before_is_delivered/1, goaway_says_when/1, late_link/1, late_connection/1, version_1/1,
          second_call_changes_time/1, undrain/1, undrain_before/1, owners_that_die/1, link_that_dies/1,
-         edge_goes/1, many/1, wrong_time/1]).
+         edge_goes/1, many/1, wrong_time/1, not_running/1]).
 -export([c2s/1, c2s_before_login/1, websocket/1, bosh/1, idle_http/1, request_under_way/1, mqtt/1, all_kinds_evenly/1,
          stream_management/1, edge_hears/1, edge_terminated/1, strangers_stay/1,
          strophe_bosh/1, strophe_websocket/1, slixmpp/1]).
@@ -25,7 +25,7 @@ all() -> [{group, link}, {group, ejabberd_23_01}, {group, ejabberd_24_12}].
 groups() ->
     [{link, [], [evenly, sent_before_is_delivered, goaway_says_when, late_link, late_connection, version_1,
                  second_call_changes_time, undrain, undrain_before, owners_that_die, link_that_dies,
-                 edge_goes, many, wrong_time]},
+                 edge_goes, many, wrong_time, not_running]},
      {ejabberd_23_01, [], with_ejabberd()},
      {ejabberd_24_12, [], with_ejabberd()}].
 
@@ -222,6 +222,13 @@ many(Config) ->
 
 wrong_time(_Config) ->
     [?assertError(function_clause, megaphone:drain(Time)) || Time <- [-1, 1.0, infinity, "1"]].
+
+not_running(_Config) ->
+    ok = application:stop(megaphone),
+    ?assertEqual({error, not_running}, megaphone:drain(1)),
+    ?assertEqual({error, not_running}, megaphone:undrain()),
+    ?assertEqual("megaphone is not running on this node", megaphone:format_error(not_running)),
+    {ok, _} = application:ensure_all_started(megaphone).
 
 %% ---- words ----
 
