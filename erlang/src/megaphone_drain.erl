@@ -180,9 +180,12 @@ reschedule(Until, Job) ->
     Job#job{until = Until, next = now_ms()}.
 
 %% Those who were left on it end with it.
-link_gone(#job{all = All, ended = Ended, done = Done} = Job, #state{gone = {E, A}} = State) ->
+link_gone(#job{why = Why, all = All, ended = Ended, done = Done} = Job, #state{gone = {E, A}} = State) ->
     _ = Done orelse log(Job, "; the link is gone"),
-    State#state{gone = {E + Ended, A + All}}.
+    case Why of
+        node -> State#state{gone = {E + Ended, A + All}};
+        edge -> State
+    end.
 
 finished(#state{node = Until, finished = false, jobs = Jobs} = State) when Until =/= off ->
     case lists:all(fun(#job{done = Done}) -> Done end, maps:values(Jobs)) of
