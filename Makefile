@@ -34,7 +34,7 @@ fuzz: ## look for inputs that break the protocol's code (TARGET=frames, all by d
 	scripts/packages build fuzz
 	@FUZZ_SECONDS=$(or $(SECONDS),60) scripts/fuzz $(TARGET)
 
-memcheck: ## the NIF's suites under AddressSanitizer, some minutes (SUITES='socket_SUITE', all link and socket ones by default)
+memcheck: ## the NIF's suites under AddressSanitizer, some minutes (SUITES='socket_SUITE', those of links and sockets by default)
 	scripts/packages build run test
 	@scripts/memcheck $(SUITES)
 
