@@ -235,8 +235,10 @@ terminate(shutdown, #state{link = Link, sender = Sender, transport = Transport})
   when Transport =/= undefined ->
     ok = megaphone_link_table:delete(),
     megaphone_nif:goaway(Link, shutdown, ?RETRY_AFTER, nil),
-    _ = megaphone_sender:flush(Sender, ?FLUSH_TIMEOUT),
-    megaphone_transport:close(Transport);
+    case megaphone_sender:flush(Sender, ?FLUSH_TIMEOUT) of
+        ok -> megaphone_transport:close(Transport);
+        {error, _} -> megaphone_transport:abort(Transport)
+    end;
 terminate(_Reason, #state{transport = Transport}) ->
     ok = megaphone_link_table:delete(),
     _ = Transport =/= undefined andalso megaphone_transport:close(Transport),

@@ -239,17 +239,19 @@ impl Link {
         self.stalled.push(conn);
     }
 
-    /// Lets stalled connections go on once enough has been drained.
-    pub fn serve_stalled(&self, env: Env) {
-        if self.outbox.queued() > DATA_LOW {
-            return;
-        }
+    /// Lets stalled connections go on once enough has been drained; `true` when there are more
+    /// that could.
+    pub fn serve_stalled(&self, env: Env) -> bool {
         for _ in 0..BATCH {
+            if self.outbox.queued() > DATA_LOW {
+                return false;
+            }
             let Some(conn) = self.stalled.pop() else {
-                return;
+                return false;
             };
             hold(&conn, env).unstall();
         }
+        !self.stalled.is_empty()
     }
 
     /// Watches over a closed connection whose last bytes have not gone out.

@@ -65,7 +65,7 @@ impl Held<'_, '_> {
 
     /// Blocks the caller when more than the high watermark is left over.
     fn wait_for_room(&mut self) -> Sent {
-        self.stall_if_no_room();
+        self.wait_or_flush();
         let pid = self.env.pid();
         let (high, timeout) = (self.options.high_watermark, self.options.send_timeout);
         match &mut self.pending {
@@ -100,6 +100,11 @@ impl Held<'_, '_> {
 
     /// Sends on what waits, after credit or room came; wakes who waited for it.
     pub fn flush(&mut self) {
+        self.flush_once();
+        self.wait_or_flush();
+    }
+
+    fn flush_once(&mut self) {
         let Some(mut pending) = self.pending.take() else {
             return;
         };
@@ -117,7 +122,6 @@ impl Held<'_, '_> {
         }
         if pending.bytes() > 0 {
             self.pending = Some(pending);
-            self.stall_if_no_room();
         } else if let Phase::Lingering(reason) = self.phase {
             self.leave(reason);
         } else if pending.then_end {
@@ -125,19 +129,25 @@ impl Held<'_, '_> {
         }
     }
 
-    /// What has credit but no room in the outbox is called again when there is room.
-    fn stall_if_no_room(&mut self) {
-        if self.conn.link.outbox.room() > 0 {
-            return;
+    /// What waits with credit waits for room in the outbox, and is called again when there is
+    /// some; unless there is some by now, for then nobody would call.
+    fn wait_or_flush(&mut self) {
+        while self.flow.credit() > 0 && self.is_stalled() && self.conn.link.outbox.is_roomy() {
+            self.flush_once();
         }
-        self.conn.link.outbox.full.add();
+    }
+
+    /// Puts what waits among those who are called; `false` when nothing waits.
+    fn is_stalled(&mut self) -> bool {
         let this = self.this();
-        if let (Some(pending), Some(this)) = (&mut self.pending, this)
-            && !pending.stalled
-        {
-            pending.stalled = true;
+        let (Some(pending), Some(this)) = (&mut self.pending, this) else {
+            return false;
+        };
+        if !std::mem::replace(&mut pending.stalled, true) {
+            self.conn.link.outbox.full.add();
             self.conn.link.stall(this);
         }
+        true
     }
 
     /// The outbox has room again.

@@ -125,6 +125,13 @@ impl Outbox {
         self.queued.load(Ordering::Relaxed)
     }
 
+    /// Whether it has drained so far that those who wait for room are called. For who has just
+    /// put itself among them: either this says so, or the sender sees it there. (Both change the
+    /// one counter, so one of them is first.)
+    pub fn is_roomy(&self) -> bool {
+        self.queued.fetch_add(0, Ordering::AcqRel) <= DATA_LOW
+    }
+
     /// How many bytes of data may be pushed now.
     pub fn room(&self) -> usize {
         DATA_HIGH.saturating_sub(self.queued())
@@ -187,7 +194,7 @@ impl Outbox {
         if frames.is_empty() {
             return None;
         }
-        self.queued.fetch_sub(total - again, Ordering::Relaxed);
+        self.queued.fetch_sub(total - again, Ordering::AcqRel);
         let mut out = OwnedBinary::new(total);
         let mut rest = out.as_mut_slice();
         for frame in frames {

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use megaphone_proto::control::{Control, ErrorCode};
 use megaphone_proto::frame::ConnectionId;
 use rustler::types::tuple::get_tuple;
-use rustler::{Atom, Binary, Encoder, Env, Error, NifMap, NifResult, ResourceArc, Term};
+use rustler::{
+    Atom, Binary, Encoder, Env, Error, NifMap, NifResult, OwnedBinary, ResourceArc, Term,
+};
 
 use super::handshake::HandshakeArg;
 use super::{close_reason, error};
@@ -113,13 +115,15 @@ fn feed<'a>(env: Env<'a>, link: LinkArg, chunk: Binary, offset: usize) -> NifRes
 #[rustler::nif]
 fn drain(env: Env<'_>, link: LinkArg) -> Term<'_> {
     let drained = link.outbox.drain(DRAIN_MAX);
-    link.serve_stalled(env);
+    let more = link.serve_stalled(env);
     match drained {
         Some(bytes) => {
             let sent = bytes.len() as u64;
             link.counters.sent.fetch_add(sent, Ordering::Relaxed);
             bytes.release(env).encode(env)
         }
+        // Nothing to write, and still to be called again: those that were served had none.
+        None if more => OwnedBinary::new(0).release(env).encode(env),
         None => atoms::empty().encode(env),
     }
 }
