@@ -481,7 +481,8 @@ looking_is_no_failure(Config) ->
     ?assertMatch(#{failed := 0, slowed := 0}, settled_dials(L)),
     %% Who holds a place for longer than that takes does fail.
     Holder = stranger(Port),
-    receive after 1100 -> link_peer:stop(Holder) end,
+    _ = wait(?config(log, Config), ["Accepted link " ++ address(Holder)]),
+    receive after 1500 -> link_peer:stop(Holder) end,
     wait_until(fun() -> maps:get(failed, dials(L)) =:= 1 end),
     ?assertMatch(#{slowed := 1}, settled_dials(L)).
 
