@@ -7,16 +7,24 @@ use megaphone_proto::handshake::{Handshake, Identity, Step};
 use megaphone_proto::limits::{CONTROL_LINE_MAX, HEAD_LEN};
 use megaphone_proto::link::{Link, LinkConfig, Resume, Role};
 
-/// `data`: who listens, the sizes of three pieces, and lines. Each line is taken or refused, and
-/// one that is taken is written as a line that means the same. All of them together, each in a
-/// frame, are a stream that says the same however it is cut.
+/// `data`: who listens and how many lines share a frame, the sizes of three pieces, and lines. Each
+/// line is taken or refused, and one that is taken is written as a line that means the same. All of
+/// them together are a stream that says the same however it is cut.
 pub fn control(data: &[u8]) {
     let Some((&[who, sizes @ ..], lines)) = super::split::<4>(data) else {
         return;
     };
+    let lines: Vec<_> = lines.split_inclusive(|byte| *byte == b'\n').collect();
     let mut stream = Vec::new();
-    for line in lines.split_inclusive(|byte| *byte == b'\n') {
-        put_frame(ConnectionId::CONTROL, line, &mut stream);
+    // A handshake's messages are alone in their frames, two at most; later ones need not be.
+    let (first, rest) = lines.split_at(lines.len().min(2));
+    for some in first
+        .chunks(1)
+        .chain(rest.chunks(1 + usize::from(who >> 5)))
+    {
+        put_frame(ConnectionId::CONTROL, &some.concat(), &mut stream);
+    }
+    for line in lines {
         if let Ok(Some(message)) = Control::parse(line.strip_suffix(b"\n").unwrap_or(line)) {
             there_and_back(&message);
         }
