@@ -21,7 +21,7 @@ all() ->
      not_in_time, one_client_after_the_other, version_1_is_lost, one_side_keeps_nothing,
      after_goaway, after_an_error, an_ack_of_too_much, nobody_acknowledges,
      acknowledges_in_time, sender_killed, receiver_killed_while_parked, half_dead,
-     round_trip_time, held_for_one_too_many, last_response].
+     round_trip_time, closed_before_the_client_had_all, held_for_one_too_many, last_response].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(megaphone),
@@ -291,6 +291,26 @@ round_trip_time(_) ->
     _ = wait_line(write(Link, control("ping done")), "^pong done$"),
     #{rtt := #{last := Last, smoothed := Last, min := Last}} = info(Link),
     ?assert(Last > 0).
+
+%% The client stalls for seconds, and the socket is closed: it gets the rest all the same.
+closed_before_the_client_had_all(_) ->
+    L = listen([{heartbeat, 1000}]),
+    {Link0, S} = open(dial(L)),
+    Bytes = binary:copy(<<"0123456789">>, 2000),
+    ok = inet:setopts(S, [{high_watermark, 100000}]),
+    ok = gen_tcp:send(S, Bytes),
+    ok = gen_tcp:close(S),
+    {Link1, _} = content(Link0, 16384),
+    Link2 = lists:foldl(fun pong/2, Link1, lists:seq(1, 4)),
+    {Link3, Bytes} = content(write(Link2, control("window 7 10000")), 20000),
+    _ = wait_line(Link3, "^close 0*7 reason=server_closed$").
+
+%% Waits for the Nth ping, a second after the one before, and answers it.
+pong(N, Link) ->
+    case [Word || <<"ping ", Word/binary>> <- lines(Link)] of
+        Words when length(Words) >= N -> write(Link, control(["pong ", lists:nth(N, Words)]));
+        _ -> pong(N, some(Link))
+    end.
 
 %% Over the bound the one that would hold more goes; the others notice nothing.
 held_for_one_too_many(_) ->

@@ -69,6 +69,8 @@ pub struct Link {
     /// Connections with credit and no room in the outbox.
     stalled: SegQueue<ResourceArc<Conn>>,
     lingering: Mutex<Vec<Lingering>>,
+    /// Bytes fed by the last tick.
+    heard: AtomicU64,
     choking: AtomicUsize,
     idle: Mutex<VecDeque<(ConnectionId, u32)>>,
 }
@@ -78,8 +80,8 @@ struct Lingering {
     conn: ResourceArc<Conn>,
     /// Bytes that it still has to take.
     left: usize,
-    /// Link time at which it took some, in seconds.
-    since: u32,
+    /// Seconds since it took some, those left out in which nothing came over the link.
+    waited: u32,
 }
 
 /// What went over a link.
@@ -156,6 +158,7 @@ impl Link {
             parking,
             stalled: SegQueue::new(),
             lingering: Mutex::default(),
+            heard: AtomicU64::new(0),
             choking: AtomicUsize::new(0),
             idle: Mutex::default(),
             settings,
@@ -259,15 +262,16 @@ impl Link {
         let lingering = Lingering {
             conn,
             left: usize::MAX,
-            since: self.now(),
+            waited: 0,
         };
         lock(&self.lingering).push(lingering);
     }
 
-    /// Gives up lingering connections whose client took nothing for too long. While the link is
-    /// parked it can take nothing.
-    fn sweep_lingering(&self, env: Env, parked: bool) {
-        let now = self.now();
+    /// Gives up lingering connections whose client took nothing for too long. Over a link that is
+    /// parked, or silent and perhaps dead, it cannot say that it did.
+    fn sweep_lingering(&self, env: Env) {
+        let received = self.counters.received.load(Ordering::Relaxed);
+        let heard = self.heard.swap(received, Ordering::Relaxed) != received;
         let waiting = std::mem::take(&mut *lock(&self.lingering));
         for mut lingering in waiting {
             let conn = lingering.conn.clone();
@@ -276,10 +280,12 @@ impl Link {
                 continue;
             }
             let left = held.pending.as_ref().map_or(0, |pending| pending.bytes());
-            if parked || left < lingering.left {
-                (lingering.left, lingering.since) = (left, now);
+            if left < lingering.left {
+                (lingering.left, lingering.waited) = (left, 0);
+            } else if heard {
+                lingering.waited += 1;
             }
-            if now.saturating_sub(lingering.since) >= LINGER_MAX {
+            if lingering.waited >= LINGER_MAX {
                 held.abort(CloseReason::Timeout);
             } else {
                 drop(held);
@@ -337,7 +343,7 @@ impl Link {
     /// Time passes: `now` in seconds of any clock that does not jump.
     pub fn tick(&self, env: Env, now: u32, parked: bool) {
         self.clock.store(now, Ordering::Relaxed);
-        self.sweep_lingering(env, parked);
+        self.sweep_lingering(env);
         if !parked {
             self.sweep_idle(env);
             self.acknowledge(env, Machine::ack_tick);
