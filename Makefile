@@ -9,7 +9,7 @@ BUILT   := _build/default/lib/megaphone
 # All that is needed is here or comes from Debian and crates.io: rebar3 never asks hex.
 export REBAR_OFFLINE = 1
 
-.PHONY: build run test check fuzz memcheck bench install uninstall clean help
+.PHONY: build run test check soak fuzz memcheck bench install uninstall clean help
 
 build: ## compile the NIF, the edge daemon and the Erlang application (the default)
 	scripts/packages build
@@ -29,6 +29,10 @@ test: ## run every test: cargo's and Common Test's, the end-to-end ones included
 check: ## formatting, clippy, xref, dialyzer, shellcheck
 	scripts/packages build check
 	@scripts/check
+
+soak: ## the long forms of the tests that look for what is lost (MINUTES=10 SEED=; scripts/soak --help)
+	scripts/packages build run test
+	@scripts/soak
 
 fuzz: ## look for inputs that break the protocol's code (TARGET=frames, all by default; SECONDS=60 for each)
 	scripts/packages build fuzz
