@@ -192,7 +192,8 @@ start_ecm(Backends, #{dir := Dir, ports := Ports} = Options) ->
                          [[[atom_to_list(Key), " = ", Value, "\n"] || {Key, Value} <- maps:to_list(Top)],
                           Backends,
                           [["[[listeners]]\nlisten = \"", address(Port), "\"\n"
-                            "service = \"default\"\nkind = \"tcp\"\nbacklog = 4096\n"] || Port <- Ports]]),
+                            "service = \"default\"\nkind = \"tcp\"\nbacklog = 4096\n"] || Port <- Ports],
+                          "[log]\nlevel = \"debug\"\n"]),
     ok = file:write_file(Log, <<>>),
     Process = e2e_process:start("sh", ["-c", "exec \"$0\" --config \"$1\" 2>>\"$2\"",
                                        e2e_paths:ecm(), Config, Log], []),

@@ -14,6 +14,7 @@ mod plan;
 mod proxy;
 mod report;
 mod stamp;
+mod stream;
 
 use std::io;
 use std::process::ExitCode;

@@ -78,10 +78,10 @@ impl Plan {
     }
 
     /// How many bytes the next write has at most.
-    pub fn next_piece(&self, rng: &mut Rng) -> usize {
+    pub fn next_piece(&self, rng: &mut Rng) -> u64 {
         match self.lockstep {
-            true => self.piece as usize,
-            false => rng.u64(1..=self.piece) as usize,
+            true => self.piece,
+            false => rng.u64(1..=self.piece),
         }
     }
 
