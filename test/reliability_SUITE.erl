@@ -36,8 +36,10 @@ init_per_testcase(_Case, Config) ->
     [{dir, Dir}, {ca, Ca}, {certificate, Certificate}, {link, e2e_port:free()},
      {ports, maps:with([http, c2s], e2e_config:ports())} | Config].
 
-%% Nodes and ECMs end with the process that started them.
+%% A case that failed left its nodes and ECMs running.
 end_per_testcase(_Case, Config) ->
+    _ = [begin e2e_process:kill_os_pid(OsPid), e2e_process:wait_gone(OsPid, ?TIMEOUT) end
+         || ok =/= ?config(tc_status, Config), OsPid <- started(Config)],
     Dir = ?config(dir, Config),
     [file:copy(Log, filename:join(?config(priv_dir, Config), filename:basename(Dir) ++ "." ++ filename:basename(Log)))
      || Log <- filelib:wildcard(filename:join(Dir, "*.log")), filelib:is_regular(Log)],
@@ -475,14 +477,28 @@ start_node(More, Config) ->
     Yaml = e2e_config:yaml(#{dir => Dir, certificate => ?config(certificate, Config),
                              link => ?config(link, Config), listener => Listener}),
     {ok, Node} = e2e_ejabberd:start(Options#{version => "23.01", dir => Dir, config => Yaml}),
+    note(maps:get(os_pid, Node), Config),
     _ = e2e_ejabberd:call(Node, ejabberd_auth, try_register, [<<"carol">>, <<"localhost">>, <<"carol-pw">>]),
     Node.
 
 start_ecm(More, Config) ->
     Options = maps:merge(#{dir => ?config(dir, Config), name => "edge", backends => [?config(link, Config)]}, More),
     Ecm = e2e_ecm:start(maps:merge(?config(ports, Config), Options)),
+    note(e2e_process:os_pid(maps:get(process, Ecm)), Config),
     _ = [ok = e2e_ecm:up(Ecm) || not is_map_key(log, More)],
     Ecm.
+
+note(OsPid, Config) ->
+    ok = file:write_file(started_file(Config), [integer_to_list(OsPid), "\n"], [append]).
+
+started(Config) ->
+    case file:read_file(started_file(Config)) of
+        {ok, Text} -> [OsPid || Line <- binary:split(Text, <<"\n">>, [global, trim]),
+                                OsPid <- [binary_to_integer(Line)], e2e_process:alive(OsPid)];
+        {error, enoent} -> []
+    end.
+
+started_file(Config) -> filename:join(?config(dir, Config), "started").
 
 stop(Things) ->
     lists:foreach(fun(#{process := _} = Ecm) -> ok = e2e_ecm:stop(Ecm);
