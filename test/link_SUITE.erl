@@ -22,7 +22,7 @@ all() ->
      credit_is_kept, credit_is_given_back, slow_reader_delays_nobody, slow_client_delays_nobody,
      reading_goes_on_while_writing_is_blocked, accepted_after_its_end,
      every_byte_its_own, link_end_ends_connections, link_reset_ends_connections,
-     receiver_death_takes_down_no_other, unix_socket, lookups].
+     receiver_death_takes_down_no_other, unix_socket, handed_over_to_one_that_begins, lookups].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(megaphone),
@@ -559,6 +559,25 @@ unix_socket(_Config) ->
     ok = gen_tcp:close(L),
     ?assertEqual({error, closed}, gen_tcp:recv(S, 0, ?TIMEOUT)),
     ?assertMatch({error, _}, file:read_file_info(Path)).
+
+%% A new owner that begins before it was told: what it set stands, and what comes is for it.
+handed_over_to_one_that_begins(Config) ->
+    {Id, {'$inet', _, Conn} = S} = open(Config),
+    Test = self(),
+    {ok, false} = megaphone_nif:hand_over(Conn),
+    Owner = spawn_link(fun() ->
+                               Test ! {set, inet:setopts(S, [{active, true}])},
+                               receive {tcp, S, Data} -> Test ! {got, Data} end
+                       end),
+    receive {set, Result} -> ?assertEqual(ok, Result) end,
+    ok = link_peer:send(peer(Config), Id, "early"),
+    ok = link_peer:flush(peer(Config)),
+    ok = megaphone_nif:set_owner(Conn, Owner, false),
+    receive
+        {got, <<"early">>} -> ok;
+        {tcp, S, _} -> error(for_the_old_owner)
+    after ?TIMEOUT -> error(nobody_got_it)
+    end.
 
 lookups(Config) ->
     Peer = peer(Config),

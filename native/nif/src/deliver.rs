@@ -158,6 +158,7 @@ impl<'e> Held<'_, 'e> {
         let want = match (reader, self.options.active) {
             (Some(want), _) => want,
             (None, Active::False) => return false,
+            (None, _) if self.inbox.handing => return false,
             (None, _) => Want::Packet(0),
         };
         match self.take(want) {

@@ -49,6 +49,8 @@ pub struct Inbox {
     pub arrived: bool,
     /// Whether the connection waits in its link's list to be served again.
     pub deferred: bool,
+    /// Between the two halves of `controlling_process`: nothing is told to an owner who goes.
+    pub handing: bool,
     /// Blocked readers, first come, first served.
     pub readers: VecDeque<Reader>,
     /// Where `{packet, http}` stands in a request.
@@ -69,6 +71,7 @@ impl Default for Inbox {
             choking: false,
             arrived: false,
             deferred: false,
+            handing: false,
             readers: VecDeque::new(),
             http: HttpReader::new(false),
             requests: None,

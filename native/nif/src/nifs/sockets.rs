@@ -142,6 +142,7 @@ fn hand_over(env: Env<'_>, conn: ConnArg) -> Term<'_> {
     }
     let active = held.options.get(env, atoms::active());
     held.options.active = Active::False;
+    held.inbox.handing = true;
     (atoms::ok(), active).encode(env)
 }
 
@@ -151,13 +152,17 @@ fn set_owner<'a>(env: Env<'a>, conn: ConnArg, owner: LocalPid, active: Term) -> 
     if !held.is_open() {
         return error(env, atoms::einval());
     }
+    held.inbox.handing = false;
     if !held.set_owner(owner) {
         return error(env, atoms::badarg());
     }
-    if let Ok(change) = active_change(active) {
+    // What somebody has set since the hand-over began is newer than what was saved.
+    if held.options.active == Active::False
+        && let Ok(change) = active_change(active)
+    {
         let _ = held.set_active(change);
-        held.pump();
     }
+    held.pump();
     atoms::ok().encode(env)
 }
 
