@@ -16,6 +16,11 @@ use crate::config::Kind;
 /// section 9.6).
 const LINGER: Duration = Duration::from_secs(2);
 
+/// The same where very many are closed because a node is drained or this
+/// program ends, which they hold up: long enough for one that answers the
+/// last words, a WebSocket's close frame say.
+const LINGER_SHUTDOWN: Duration = Duration::from_millis(500);
+
 /// What a client of an `http` listener is told that cannot be served now
 /// (RFC 9110, section 15.6.4). `Content-Length` is that of the body.
 const UNAVAILABLE: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
@@ -45,9 +50,8 @@ pub async fn refuse(stream: &mut TcpStream, kind: Kind) {
 /// The socket failed; the client is gone.
 pub async fn close(stream: &mut TcpStream, last: &[u8], reason: CloseReason) -> io::Result<()> {
     stream.write_all(last).await?;
-    // At its end this program does not wait for a million clients.
     let linger = match reason {
-        CloseReason::Shutdown => Duration::ZERO,
+        CloseReason::Shutdown => LINGER_SHUTDOWN,
         _ => LINGER,
     };
     read_out(stream, linger).await;
