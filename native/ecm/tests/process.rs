@@ -176,7 +176,7 @@ fn sigterm_ends_it_without_a_link_and_with_a_stalled_one() {
 
     // The backend accepts and reads nothing: what is owed to it cannot go.
     let backend = Backend::new();
-    let lines = "protocol = 1\ndrain_time = \"0s\"\nshutdown_timeout = \"300ms\"";
+    let lines = "protocol = 1\ndrain_time = \"0s\"\nshutdown_timeout = \"2s\"";
     let mut ecm = Ecm::start(&config(&backend.address(), lines));
     let _stalled = backend.accept_raw();
     ecm.line("link 1 up to ");
