@@ -78,10 +78,10 @@ users_of_a_drained_node_are_back_on_the_other(Config) ->
     Bob = e2e_user:listen(login_on(Two, bosh, <<"bob">>, Edge2, Config)),
     Carol = login_on(Two, c2s, <<"carol">>, Edge1, Config),
     Dave = login_on(One, websocket, <<"dave">>, Edge2, Config),
-    {Dave1, _} = e2e_user:chat(Dave, Alice, <<"are you there?">>),
+    {Dave1, Alice1} = e2e_user:chat(Dave, Alice, <<"are you there?">>),
     ok = e2e_ejabberd:call(Ejabberd, megaphone, drain, [?DRAIN]),
     %% What each is told: docs/operating.md, "Draining a node".
-    {AliceSaw, AliceHeard} = e2e_user:ending(Alice, ?TIMEOUT),
+    {AliceSaw, AliceHeard} = e2e_user:ending(Alice1, ?TIMEOUT),
     ?assertMatch({close_frame, Code, _} when Code =:= 1001; Code =:= 1012, AliceSaw, AliceHeard),
     {BobSaw, _} = e2e_user:ending(Bob, ?TIMEOUT),
     ?assert(lists:member(BobSaw, [closed, {status, 503}]), BobSaw),
