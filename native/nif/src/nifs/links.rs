@@ -87,7 +87,7 @@ fn link_may_rewind(link: LinkArg, received: u64) -> bool {
 
 /// For a peer that has so many bytes of ours: what it lacks is drained again. The answer is how
 /// many of its bytes we have.
-#[rustler::nif]
+#[rustler::nif(schedule = "DirtyCpu")]
 fn link_rewind(env: Env<'_>, link: LinkArg, received: u64) -> Term<'_> {
     if link.outbox.rewind(received) {
         (atoms::ok(), link.machine().received()).encode(env)
