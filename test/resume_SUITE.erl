@@ -200,6 +200,7 @@ after_goaway(Config) ->
     {Link, S} = open(dial(L)),
     _ = cut(write(Link, control("goaway reason=shutdown")), fin),
     ?assertEqual({error, closed}, gen_tcp:recv(S, 0, ?TIMEOUT)),
+    ?assertEqual(shutdown, maps:get(reason, element(2, megaphone:info(S)))),
     logged(Config, "closed by its peer, as announced").
 
 after_an_error(_) ->

@@ -269,7 +269,7 @@ info(Link) when is_pid(Link) ->
 info(Connection) ->
     with_socket(Connection, fun(Socket) -> {ok, megaphone_socket:facts(Socket)} end).
 
-%% @doc All links that are up, on all listeners: the pid names a link.
+%% @doc All links, up or parked, on all listeners: the pid names a link.
 -spec links() -> [{Link :: pid(), Info :: map()}].
 links() ->
     [{Link, Info} || {Link, _, _} <- megaphone_link_table:all(), {ok, Info} <- [info(Link)]].

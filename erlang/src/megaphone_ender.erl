@@ -29,7 +29,7 @@ init(Receiver, Link) ->
     Mref = erlang:monitor(process, Receiver),
     receive
         {'DOWN', Mref, process, Receiver, Reason} ->
-            end_all(Link, reason(Reason)),
+            end_all(Link, Reason),
             #{name := Name, open := Opened, closed := Closed} = info(Link),
             ?LOG_INFO("link ~ts: gone, with all of its ~b connection(s); they ended with: ~ts",
                       [Name, Opened, reasons(lists:keysort(2, maps:to_list(Closed)))])
@@ -45,16 +45,17 @@ info(Link) ->
     maps:from_list(megaphone_nif:link_info(Link)).
 
 %% Whoever stops us has no time to wait for, nor a client a place to come back to.
-reason(shutdown) -> shutdown;
-reason({shutdown, shutdown}) -> shutdown;
-reason(_) -> link_lost.
-
 end_all(Link, shutdown) ->
     case megaphone_nif:end_some(Link, shutdown) of
         more -> end_all(Link, shutdown);
         done -> ok
     end;
-end_all(Link, Reason) ->
+end_all(Link, {shutdown, peer_shutdown}) ->
+    spread(Link, shutdown);
+end_all(Link, _Reason) ->
+    spread(Link, link_lost).
+
+spread(Link, Reason) ->
     #{connections := Number} = info(Link),
     Steps = max(1, ?SPREAD_MAX div ?PAUSE),
     spread(Link, Reason, Number div (Steps * ?BATCH) + 1).

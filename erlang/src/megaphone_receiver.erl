@@ -285,7 +285,7 @@ closed_message({tls, Socket}) -> {ssl_closed, Socket}.
 
 closed(#state{going = true, final = true} = State) ->
     info("closed by its peer, as announced", [], State),
-    {stop, {shutdown, link_lost}, State};
+    {stop, {shutdown, peer_shutdown}, State};
 closed(#state{link = Link} = State) ->
     case megaphone_nif:end_of_input(Link) of
         ok -> dropped("closed by its peer", [], State);
