@@ -6,7 +6,7 @@
 
 -export([load/0]).
 %% links
--export([handshake_new/1, check_secret/1, handshake/2, handshake_answer/4]).
+-export([handshake_new/1, handshake/2, handshake_answer/4]).
 -export([link_new/2, link_sender/2, link_resumable/1, link_may_rewind/2, link_rewind/2, feed/3,
          drain/1, ready/1, tick/3, link_error/3, goaway/4, ping/2, end_of_input/1, end_some/2, link_info/1, connections/1,
          lookup/2, set_max_buffered/1]).
@@ -78,9 +78,6 @@ library() ->
 %% stack trace has them in it, the secret too.
 -spec handshake_new(handshake_options()) -> handshake().
 handshake_new(_Options) -> not_loaded().
-
--spec check_secret(binary()) -> ok | {error, Sentence :: binary()}.
-check_secret(_Secret) -> not_loaded().
 
 %% @doc Takes in what came. `Used' is how many of its bytes; after `hello' call again with the rest,
 %% once {@link handshake_answer/4} was sent. `LastWords' are for the peer, where it has ears.

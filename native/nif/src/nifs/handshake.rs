@@ -54,15 +54,6 @@ fn handshake_new(options: HandshakeOptions) -> NifResult<HandshakeArg> {
     Ok(ResourceArc::new(Handshake(machine)))
 }
 
-/// Whether this is a secret; if not, a sentence why.
-#[rustler::nif]
-fn check_secret<'a>(env: Env<'a>, secret: Binary) -> Term<'a> {
-    match Secret::new(secret.as_slice()) {
-        Ok(_) => atoms::ok().encode(env),
-        Err(error) => (atoms::error(), error.to_string()).encode(env),
-    }
-}
-
 #[rustler::nif]
 fn handshake<'a>(env: Env<'a>, dial: HandshakeArg, chunk: Binary) -> NifResult<Term<'a>> {
     let mut machine = lock(&dial.0);
