@@ -1,0 +1,3 @@
+//! `megaphone-bench`: what `make bench` runs.
+
+fn main() {}
