@@ -33,8 +33,10 @@ pub enum Channel {
 pub struct Output {
     /// Bytes to write, by channel.
     pub writes: [Vec<u8>; 2],
-    /// The second channel is to be connected; [`Session::connected`] tells when it is.
-    pub connect_second: bool,
+    /// The channel is to be connected, anew if it has been; [`Session::connected`] tells when it is.
+    /// BOSH only: its second when it is first needed, and either when the server has
+    /// ended a kept-alive connection. Never asked for before [`Session::connected`] of the first.
+    pub connect: [bool; 2],
     /// The first channel goes on in TLS from here: nothing is written before it has begun,
     /// and [`Session::connected`] is called again when it has.
     pub start_tls: bool,
