@@ -1,0 +1,25 @@
+//! `make bench`: stock ejabberd and megaphone side by side, in one run, in turns.
+//!
+//! A part ([`part::Part`]) measures ([`bench::Bench`] is what it measures with, [`rig`] what it starts) and keeps
+//! what it measured as JSON; from that JSON alone it makes its [`section::Section`] of `docs/benchmarks.md`: text,
+//! tables and plots. So the document can be written anew without measuring.
+//!
+//! Everything is started by the main thread and dies with it, whatever becomes of it.
+
+pub mod bench;
+pub mod cli;
+pub mod error;
+pub mod figure;
+pub mod machine;
+pub mod markdown;
+pub mod measure;
+pub mod part;
+pub mod parts;
+pub mod plot;
+pub mod profile;
+pub mod rig;
+pub mod section;
+pub mod side;
+pub mod watch;
+
+pub use error::{Error, Result};

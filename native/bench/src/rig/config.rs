@@ -1,0 +1,101 @@
+//! The configuration of a node: the same for both sides but for who listens.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+use crate::side::Side;
+
+/// The domain whose users are anonymous.
+pub const ANONYMOUS: &str = "anon.localhost";
+
+/// The domain whose users have accounts, with SCRAM.
+pub const REGISTERED: &str = "localhost";
+
+/// Arguments of `erl`, for both sides: what a good administrator of many users would set. Schedulers do not spin,
+/// for on a small machine they would only take the processor from the generator.
+pub const ERL: &[&str] = &[
+    "+P",
+    "4000000",
+    "+Q",
+    "1048576",
+    "+sbwt",
+    "none",
+    "+sbwtdcpu",
+    "none",
+    "+sbwtdio",
+    "none",
+    "-env",
+    "ERL_FULLSWEEP_AFTER",
+    "10",
+];
+
+/// Connections that wait to be accepted, of each TCP listener on either side.
+pub const BACKLOG: u32 = 4096;
+
+/// The services and what they are given to, in this order: name, and options of the listener.
+pub const SERVICES: &[(&str, &str)] = &[
+    (
+        "http",
+        "module: ejabberd_http, request_handlers: {/bosh: mod_bosh, /ws: ejabberd_http_ws, /bench: bench_handler}",
+    ),
+    (
+        "c2s",
+        "module: ejabberd_c2s, shaper: none, max_stanza_size: 262144",
+    ),
+    ("bulk", "module: bench_bulk"),
+    ("echo", "module: bench_echo"),
+];
+
+/// `ejabberd.yml`. A stock node listens on an address for each of [`SERVICES`], a megaphone node on one for links,
+/// whose listener has the lines of `options` besides.
+pub fn yaml(side: Side, addresses: &[SocketAddr], options: &[String]) -> String {
+    let mut text = String::from(HEAD);
+    match side {
+        Side::Megaphone => {
+            let port = addresses.first().map_or(0, SocketAddr::port);
+            let _ = writeln!(
+                text,
+                "  - port: {port}\n    ip: \"127.0.0.1\"\n    module: megaphone"
+            );
+            for option in options {
+                let _ = writeln!(text, "    {option}");
+            }
+            let _ = writeln!(text, "    services:");
+            for (name, what) in SERVICES {
+                let _ = writeln!(text, "      {name}: {{{what}}}");
+            }
+        }
+        Side::Stock | Side::Floor => {
+            for ((_, what), address) in SERVICES.iter().zip(addresses) {
+                let port = address.port();
+                let _ = writeln!(
+                    text,
+                    "  - {{port: {port}, ip: \"127.0.0.1\", backlog: {BACKLOG}, {what}}}"
+                );
+            }
+        }
+    }
+    text.push_str(MODULES);
+    text
+}
+
+const HEAD: &str = "\
+hosts: [localhost, anon.localhost]
+loglevel: warning
+auth_password_format: scram
+host_config:
+  anon.localhost:
+    auth_method: [anonymous]
+    anonymous_protocol: sasl_anon
+shaper_rules: {}
+listen:
+";
+
+const MODULES: &str = "\
+modules:
+  mod_bosh: {max_inactivity: 120, max_pause: 120}
+  mod_carboncopy: {}
+  mod_disco: {}
+  mod_roster: {}
+  mod_stream_mgmt: {}
+";
