@@ -15,6 +15,7 @@ pub mod bulk;
 pub mod cli;
 pub mod clock;
 pub mod fleet;
+pub mod generator;
 pub mod http;
 pub mod ledger;
 pub mod link;
