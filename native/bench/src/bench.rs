@@ -1,6 +1,7 @@
 //! What a part measures with.
 
 use std::cell::RefCell;
+use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -123,10 +124,15 @@ impl Bench {
     }
 
     /// A command for a program that is killed when this one dies.
-    pub fn bound(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+    pub fn bound(&self, program: impl AsRef<OsStr>) -> Command {
+        self.bound_with(program, "KILL")
+    }
+
+    /// A command for a program that gets `signal` when this one dies.
+    pub fn bound_with(&self, program: impl AsRef<OsStr>, signal: &str) -> Command {
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "--"])
+            .args(["--pdeathsig", signal, "--"])
             .arg(program)
             .current_dir(&self.root);
         command

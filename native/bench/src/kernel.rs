@@ -33,8 +33,12 @@ impl Kernel {
     }
 
     fn parse(meminfo: &str, sockstat: &str) -> Option<Self> {
-        let slab = meminfo.lines().find_map(|line| line.strip_prefix("Slab:"))?;
-        let tcp = sockstat.lines().find_map(|line| line.strip_prefix("TCP:"))?;
+        let slab = meminfo
+            .lines()
+            .find_map(|line| line.strip_prefix("Slab:"))?;
+        let tcp = sockstat
+            .lines()
+            .find_map(|line| line.strip_prefix("TCP:"))?;
         Some(Self {
             slab: slab.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024,
             sockets: field(tcp, "alloc")?,
@@ -45,7 +49,10 @@ impl Kernel {
     /// Bytes for each socket that is there now and was not there `before`: what slabs and buffers
     /// have grown by. `None` when there are no more sockets than before.
     pub fn per_socket(&self, before: &Self) -> Option<f64> {
-        let sockets = self.sockets.checked_sub(before.sockets).filter(|&more| more > 0)?;
+        let sockets = self
+            .sockets
+            .checked_sub(before.sockets)
+            .filter(|&more| more > 0)?;
         let grown = |now: u64, then: u64| now as f64 - then as f64;
         Some((grown(self.slab, before.slab) + grown(self.buffers, before.buffers)) / sockets as f64)
     }
@@ -63,12 +70,20 @@ mod tests {
     use super::*;
 
     const MEMINFO: &str = "MemTotal: 24684084 kB\nSlab:     758140 kB\nSReclaimable: 701524 kB\n";
-    const SOCKSTAT: &str = "sockets: used 16\nTCP: inuse 1 orphan 0 tw 3 alloc 12 mem 259\nUDP: inuse 0 mem 7\n";
+    const SOCKSTAT: &str =
+        "sockets: used 16\nTCP: inuse 1 orphan 0 tw 3 alloc 12 mem 259\nUDP: inuse 0 mem 7\n";
 
     #[test]
     fn takes_slab_sockets_and_buffers() {
         let kernel = Kernel::parse(MEMINFO, SOCKSTAT).unwrap();
-        assert_eq!(kernel, Kernel { slab: 758_140 * 1024, sockets: 12, buffers: 259 * 4096 });
+        assert_eq!(
+            kernel,
+            Kernel {
+                slab: 758_140 * 1024,
+                sockets: 12,
+                buffers: 259 * 4096
+            }
+        );
     }
 
     #[test]
@@ -80,8 +95,16 @@ mod tests {
 
     #[test]
     fn a_socket_takes_what_slabs_and_buffers_have_grown_by() {
-        let before = Kernel { slab: 1_000_000, sockets: 10, buffers: 8192 };
-        let after = Kernel { slab: 1_400_000, sockets: 110, buffers: 8192 + 4096 };
+        let before = Kernel {
+            slab: 1_000_000,
+            sockets: 10,
+            buffers: 8192,
+        };
+        let after = Kernel {
+            slab: 1_400_000,
+            sockets: 110,
+            buffers: 8192 + 4096,
+        };
         assert_eq!(after.per_socket(&before), Some(4040.96));
         assert_eq!(before.per_socket(&before), None);
         assert_eq!(before.per_socket(&after), None);

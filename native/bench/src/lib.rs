@@ -7,9 +7,14 @@
 //! Everything is started by the main thread and dies with it, whatever becomes of it.
 
 pub mod bench;
+pub mod chat;
 pub mod cli;
+pub mod crowd;
+pub mod document;
 pub mod error;
 pub mod figure;
+pub mod kernel;
+pub mod logins;
 pub mod machine;
 pub mod markdown;
 pub mod measure;
@@ -18,8 +23,11 @@ pub mod parts;
 pub mod plot;
 pub mod profile;
 pub mod rig;
+pub mod search;
 pub mod section;
 pub mod side;
+pub mod slope;
+pub mod store;
 pub mod watch;
 
 pub use error::{Error, Result};

@@ -94,7 +94,12 @@ impl Search {
 mod tests {
     use super::*;
 
-    const SEARCH: Search = Search { start: 500.0, ceiling: 64_000.0, factor: 2.0, halvings: 4 };
+    const SEARCH: Search = Search {
+        start: 500.0,
+        ceiling: 64_000.0,
+        factor: 2.0,
+        halvings: 4,
+    };
 
     fn limit(at: f64) -> Found {
         SEARCH.run(|rate| Ok::<_, ()>(rate <= at)).unwrap()
@@ -104,7 +109,10 @@ mod tests {
     fn finds_a_limit_to_within_a_sixteenth_of_the_gap() {
         for at in [500.0, 777.0, 1_000.0, 5_300.0, 31_999.0] {
             let found = limit(at);
-            assert!(found.rate <= at && found.rate > at * 0.93, "{at}: {found:?}");
+            assert!(
+                found.rate <= at && found.rate > at * 0.93,
+                "{at}: {found:?}"
+            );
             assert!(!found.ceiling);
         }
     }
@@ -132,7 +140,10 @@ mod tests {
     #[test]
     fn says_what_it_tried_in_order() {
         let rates: Vec<f64> = limit(1_500.0).tries.iter().map(|one| one.rate).collect();
-        assert_eq!(rates, [500.0, 1_000.0, 2_000.0, 1_500.0, 1_750.0, 1_625.0, 1_562.5]);
+        assert_eq!(
+            rates,
+            [500.0, 1_000.0, 2_000.0, 1_500.0, 1_750.0, 1_625.0, 1_562.5]
+        );
     }
 
     #[test]

@@ -182,6 +182,7 @@ mod tests {
                     .into(),
                 ports: 10,
                 descriptors: 30 + users_64,
+                ..Account::default()
             },
             ecm_rss: 4_000_000 + users_64 * 300,
             ecm_pss: 4_000_000 + users_64 * 290,

@@ -93,5 +93,5 @@ fn since(before: &[(u32, f64)]) -> Result<f64> {
 }
 
 fn usage(pid: u32) -> Result<Usage> {
-    Usage::of(pid).map_err(|error| Error::of(format!("process {pid}"), error))
+    Usage::quick(pid).map_err(|error| Error::of(format!("process {pid}"), error))
 }

@@ -18,7 +18,7 @@ use crate::error::{Error, Result};
 const LOOK: Duration = Duration::from_millis(20);
 
 /// All that run now, for who ends in a hurry.
-static RUNNING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+static RUNNING: Mutex<Vec<(u32, Signal)>> = Mutex::new(Vec::new());
 
 /// A program that was started.
 #[derive(Debug)]
@@ -26,6 +26,7 @@ pub struct Child {
     process: std::process::Child,
     name: String,
     log: PathBuf,
+    end: Signal,
 }
 
 impl Child {
@@ -54,12 +55,24 @@ impl Child {
 
     fn spawn(mut command: Command, log: PathBuf, name: &str) -> Result<Self> {
         let process = command.spawn().map_err(|error| Error::of(name, error))?;
-        running().push(process.id());
+        let end = Signal::KILL;
+        running().push((process.id(), end));
         Ok(Self {
             process,
             name: name.to_owned(),
             log,
+            end,
         })
+    }
+
+    /// Another signal to end it with than the one that cannot be refused.
+    pub fn ends_by(mut self, signal: Signal) -> Self {
+        self.end = signal;
+        running()
+            .iter_mut()
+            .filter(|(pid, _)| *pid == self.pid())
+            .for_each(|(_, end)| *end = signal);
+        self
     }
 
     /// Its process id.
@@ -124,10 +137,9 @@ impl Child {
 
 impl Drop for Child {
     fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.process.kill();
+        send(self.pid(), self.end);
         let _ = self.process.wait();
-        running().retain(|&pid| pid != self.process.id());
+        running().retain(|&(pid, _)| pid != self.pid());
     }
 }
 
@@ -136,9 +148,8 @@ pub fn clean_up_on_signals(dir: PathBuf) -> Result<()> {
     let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP])?;
     std::thread::spawn(move || {
         if let Some(signal) = signals.forever().next() {
-            for &pid in running().iter() {
-                let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-                let _ = pid.map(|pid| kill_process(pid, Signal::KILL));
+            for &(pid, end) in running().iter() {
+                send(pid, end);
             }
             let _ = std::fs::remove_dir_all(&dir);
             std::process::exit(128 + signal);
@@ -147,7 +158,13 @@ pub fn clean_up_on_signals(dir: PathBuf) -> Result<()> {
     Ok(())
 }
 
-fn running() -> std::sync::MutexGuard<'static, Vec<u32>> {
+fn send(pid: u32, signal: Signal) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    // It may have ended by itself.
+    let _ = pid.map(|pid| kill_process(pid, signal));
+}
+
+fn running() -> std::sync::MutexGuard<'static, Vec<(u32, Signal)>> {
     RUNNING
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)

@@ -36,14 +36,14 @@ pub const BACKLOG: u32 = 4096;
 pub const SERVICES: &[(&str, &str)] = &[
     (
         "http",
-        "module: ejabberd_http, request_handlers: {/bosh: mod_bosh, /ws: ejabberd_http_ws, /bench: bench_handler}",
+        "module: ejabberd_http, request_handlers: {/bosh: mod_bosh, /ws: ejabberd_http_ws, /ok: bench_handler}",
     ),
     (
         "c2s",
         "module: ejabberd_c2s, shaper: none, max_stanza_size: 262144",
     ),
-    ("bulk", "module: bench_bulk"),
-    ("echo", "module: bench_echo"),
+    ("bulk", "module: bench_bulk, supervisor: false"),
+    ("echo", "module: bench_echo, supervisor: false"),
 ];
 
 /// `ejabberd.yml`. A stock node listens on an address for each of [`SERVICES`], a megaphone node on one for links,
@@ -99,3 +99,22 @@ modules:
   mod_roster: {}
   mod_stream_mgmt: {}
 ";
+
+/// How both sides are set up, as Markdown: for the document, from what is really used.
+pub fn description() -> String {
+    let services: Vec<String> = SERVICES
+        .iter()
+        .map(|(name, what)| format!("      {name}: {{{what}}}"))
+        .collect();
+    let erl = ERL.join(" ");
+    let modules = MODULES.trim_end();
+    let head = HEAD.trim_end().trim_end_matches("listen:").trim_end();
+    let services = services.join("\n");
+    format!(
+        "Each node is `erl {erl}`, for both sides. The configuration is the same but for who listens: stock has a \
+         listener for each of these services (`backlog: {BACKLOG}`), megaphone one listener for links on TCP \
+         loopback with the same under `services`, and in front of it a `megaphone-ecm` for every {} clients, each with \
+         its defaults.\n\n```yaml\n{head}\n    services:\n{services}\n{modules}\n```\n",
+        super::CLIENTS
+    )
+}
