@@ -7,6 +7,8 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
+
 use crate::stamp::Stamp;
 
 /// All conversations of a while of chatter.
@@ -33,7 +35,7 @@ struct Conversation {
 }
 
 /// What has been counted.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Messages sent.
     pub sent: u64,
@@ -49,6 +51,18 @@ pub struct Counts {
     pub stale: u64,
     /// Messages that have not been seen in any form.
     pub unseen: u64,
+}
+
+impl std::ops::AddAssign for Counts {
+    fn add_assign(&mut self, other: Self) {
+        self.sent += other.sent;
+        self.arrived += other.arrived;
+        self.doubled += other.doubled;
+        self.disordered += other.disordered;
+        self.damaged += other.damaged;
+        self.stale += other.stale;
+        self.unseen += other.unseen;
+    }
 }
 
 /// What an arrived message is.

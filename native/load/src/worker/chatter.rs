@@ -1,0 +1,368 @@
+//! Random pairs chatter; some leave and join anew meanwhile.
+//!
+//! Messages are due at a rate and are sent by whoever is drawn, to its partner. A partner is drawn
+//! when there is none, and stays until it leaves.
+//!
+//! Whoever is to leave is no partner from then on, and leaves when all has come that was sent to
+//! it: so that what is lost is the server's fault, and not the test's.
+
+use std::collections::{HashSet, VecDeque};
+use std::mem;
+
+use fastrand::Rng;
+
+use crate::clock;
+use crate::fleet::Errors;
+use crate::ledger::{Ledger, Verdict};
+use crate::pace::Pace;
+use crate::socket::Traffic;
+use crate::tally::Tally;
+use crate::wire::{Answer, ChatterCount, Tick};
+use crate::worker::LATE;
+use crate::worker::crowd::{Crowd, Gone, Watch};
+use crate::worker::task::Task;
+
+/// What is asked for. Times are nanoseconds.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// Messages a second.
+    pub(super) rate: f64,
+    /// Messages in all.
+    pub(super) count: u64,
+    /// Users a second that leave and join anew.
+    pub(super) churn: f64,
+    /// When the first message is due.
+    pub(super) start: u64,
+    /// For how long messages are due.
+    pub(super) time: u64,
+    /// How long an answer may take.
+    pub(super) patience: u64,
+    /// Bytes of a message.
+    pub(super) body: usize,
+    /// What draws who sends to whom.
+    pub(super) seed: u64,
+    /// Number of the first conversation.
+    pub(super) first: u32,
+}
+
+/// No conversation.
+const NONE: u32 = u32::MAX;
+
+/// Chatter that is going on.
+#[derive(Debug)]
+pub(super) struct Chatter {
+    ledger: Ledger,
+    pace: Pace,
+    churn: Pace,
+    present: Present,
+    rng: Rng,
+    end: u64,
+    patience: u64,
+    /// Of each user, the conversation in which it sends.
+    talks: Vec<u32>,
+    /// Of each user, messages that are on their way to it.
+    coming: Vec<u32>,
+    /// Those who are to leave when all has come, or at a deadline.
+    leaving: HashSet<u32>,
+    deadlines: VecDeque<(u64, u32)>,
+    /// Those to whom nothing is coming any more.
+    ready: Vec<u32>,
+    /// Those who have left and are to join anew.
+    outside: Vec<u32>,
+    /// Those who are about to have left or joined.
+    moving: u32,
+    latency: Tally,
+    recent: Tally,
+    count: ChatterCount,
+    body: String,
+    before: Before,
+}
+
+/// What had been counted before.
+#[derive(Debug)]
+struct Before {
+    traffic: Traffic,
+    cpu: u64,
+    faults: Errors,
+}
+
+impl Chatter {
+    /// Those chatter who are logged in now.
+    pub(super) fn new(crowd: &mut Crowd, asked: &Asked) -> Self {
+        let places = crowd.places() as usize;
+        let mut present = Present::new(places);
+        for user in 0..crowd.places() {
+            if crowd.is_in(user) {
+                present.add(user);
+            }
+        }
+        let leave = (asked.churn * clock::to_seconds(asked.time)) as u64;
+        Self {
+            ledger: Ledger::new(asked.body, asked.first),
+            pace: Pace::new(asked.start, asked.rate, asked.count),
+            churn: Pace::new(asked.start, asked.churn, leave),
+            present,
+            rng: Rng::with_seed(asked.seed),
+            end: asked.start + asked.time,
+            patience: asked.patience,
+            talks: vec![NONE; places],
+            coming: vec![0; places],
+            leaving: HashSet::new(),
+            deadlines: VecDeque::new(),
+            ready: Vec::new(),
+            outside: Vec::new(),
+            moving: 0,
+            latency: Tally::default(),
+            recent: Tally::default(),
+            count: ChatterCount::default(),
+            body: String::new(),
+            before: Before {
+                traffic: crowd.traffic(),
+                cpu: clock::cpu(),
+                faults: mem::take(crowd.faults()),
+            },
+        }
+    }
+
+    /// Sends the message that was due at `due`.
+    fn send(&mut self, crowd: &mut Crowd, due: u64, now: u64) {
+        let Some((from, conversation)) = self.draw() else {
+            self.count.unsent += 1;
+            return;
+        };
+        let to = self.ledger.receiver(conversation);
+        self.count.late += u64::from(now.saturating_sub(due) > LATE);
+        self.coming[to as usize] += 1;
+        self.body.clear();
+        self.body.push_str(self.ledger.send(conversation, due));
+        if !crowd.say(from, to, &self.body) {
+            self.gone(from, Gone::FellOut);
+        }
+    }
+
+    /// Who sends next, and in which conversation.
+    fn draw(&mut self) -> Option<(u32, u32)> {
+        let from = self.present.draw(&mut self.rng, None)?;
+        let talk = self.talks[from as usize];
+        if talk != NONE && self.present.has(self.ledger.receiver(talk)) {
+            return Some((from, talk));
+        }
+        let to = self.present.draw(&mut self.rng, Some(from))?;
+        let talk = self.ledger.begin(from, to);
+        self.talks[from as usize] = talk;
+        Some((from, talk))
+    }
+
+    /// One more is to leave.
+    fn dismiss(&mut self, now: u64) {
+        let Some(user) = self.present.draw(&mut self.rng, None) else {
+            return;
+        };
+        self.present.remove(user);
+        self.talks[user as usize] = NONE;
+        self.leaving.insert(user);
+        self.deadlines.push_back((now + self.patience, user));
+        if self.coming[user as usize] == 0 {
+            self.ready.push(user);
+        }
+    }
+
+    fn came(&mut self, to: u32) {
+        let coming = &mut self.coming[to as usize];
+        *coming = coming.saturating_sub(1);
+        if *coming == 0 && self.leaving.contains(&to) {
+            self.ready.push(to);
+        }
+    }
+
+    /// Has those leave and join who can.
+    fn shift(&mut self, crowd: &mut Crowd, now: u64) {
+        while let Some((deadline, user)) = self.deadlines.front().copied()
+            && deadline <= now
+        {
+            self.deadlines.pop_front();
+            self.ready.push(user);
+        }
+        while let Some(user) = self.ready.pop() {
+            if self.leaving.remove(&user) {
+                self.moving += 1;
+                crowd.leave(user, self);
+            }
+        }
+        while let Some(user) = self.outside.pop() {
+            match crowd.join(user, now) {
+                Ok(()) => self.moving += 1,
+                Err(kind) => *crowd.faults().entry(kind).or_default() += 1,
+            }
+        }
+    }
+
+    fn is_over(&self, now: u64) -> bool {
+        let settled = self.ledger.counts().unseen == 0 || now >= self.end + self.patience;
+        now >= self.end
+            && settled
+            && self.pace.next_due().is_none()
+            && self.leaving.is_empty()
+            && self.outside.is_empty()
+            && self.moving == 0
+    }
+}
+
+impl Watch for Chatter {
+    fn logged_in(&mut self, user: u32, _due: u64) {
+        self.moving -= 1;
+        self.count.joined += 1;
+        self.present.add(user);
+    }
+
+    fn message(&mut self, user: u32, body: &str) {
+        match self.ledger.arrive(user, body) {
+            Verdict::Whole(stamp) | Verdict::Disordered(stamp) => {
+                self.recent.record(stamp.due, clock::now());
+                self.came(stamp.to);
+            }
+            Verdict::Damaged(Some(stamp)) => self.came(stamp.to),
+            Verdict::Damaged(None) => self.came(user),
+            Verdict::Doubled(_) | Verdict::Stale => {}
+        }
+    }
+
+    fn gone(&mut self, user: u32, gone: Gone) {
+        self.coming[user as usize] = 0;
+        match gone {
+            Gone::Left => {
+                self.moving -= 1;
+                self.count.left += 1;
+                self.outside.push(user);
+            }
+            Gone::Failed(kind) => {
+                self.moving -= 1;
+                *self.count.errors.entry(kind).or_default() += 1;
+            }
+            Gone::FellOut => {
+                self.leaving.remove(&user);
+                self.present.remove(user);
+            }
+        }
+    }
+}
+
+impl Task for Chatter {
+    fn step(&mut self, crowd: &mut Crowd) {
+        self.hurry(crowd);
+        let now = clock::now();
+        while self.churn.take(now).is_some() {
+            self.dismiss(now);
+        }
+        self.shift(crowd, now);
+    }
+
+    fn hurry(&mut self, crowd: &mut Crowd) {
+        let mut now = clock::now();
+        while let Some(due) = self.pace.take(now) {
+            self.send(crowd, due, now);
+            now = clock::now();
+        }
+    }
+
+    fn next_due(&self) -> Option<u64> {
+        let now = clock::now();
+        let ends = [self.end, self.end + self.patience];
+        let others = [
+            self.pace.next_due(),
+            self.churn.next_due(),
+            self.deadlines.front().map(|(deadline, _)| *deadline),
+            ends.into_iter().find(|end| *end > now),
+        ];
+        others.into_iter().flatten().min()
+    }
+
+    fn answer(&mut self, crowd: &mut Crowd, now: u64) -> Option<Answer> {
+        if !self.is_over(now) {
+            return None;
+        }
+        self.latency.add(&self.recent);
+        let mut count = mem::take(&mut self.count);
+        let faults = mem::replace(crowd.faults(), mem::take(&mut self.before.faults));
+        for (kind, number) in faults {
+            *count.errors.entry(kind).or_default() += number;
+        }
+        let traffic = crowd.traffic();
+        Some(Answer::Chatter(Box::new(ChatterCount {
+            counts: self.ledger.counts(),
+            latency: self.latency.encode(),
+            read: traffic.read - self.before.traffic.read,
+            written: traffic.written - self.before.traffic.written,
+            cpu: clock::cpu() - self.before.cpu,
+            ..count
+        })))
+    }
+
+    fn tick(&mut self, crowd: &Crowd) -> Tick {
+        let latency = self.recent.encode();
+        self.latency.add(&self.recent);
+        self.recent.clear();
+        Tick {
+            online: crowd.online(),
+            failed: self.count.errors.values().sum(),
+            counts: self.ledger.counts(),
+            latency,
+        }
+    }
+
+    fn conversations(&self) -> Option<u32> {
+        Some(self.ledger.end())
+    }
+}
+
+/// Those who can send and receive: a set from which one can be drawn.
+#[derive(Debug)]
+struct Present {
+    users: Vec<u32>,
+    /// Of each user, where it is in `users`, or [`NONE`].
+    places: Vec<u32>,
+}
+
+impl Present {
+    fn new(places: usize) -> Self {
+        Self {
+            users: Vec::with_capacity(places),
+            places: vec![NONE; places],
+        }
+    }
+
+    fn has(&self, user: u32) -> bool {
+        self.places[user as usize] != NONE
+    }
+
+    fn add(&mut self, user: u32) {
+        if !self.has(user) {
+            self.places[user as usize] = self.users.len() as u32;
+            self.users.push(user);
+        }
+    }
+
+    fn remove(&mut self, user: u32) {
+        let place = mem::replace(&mut self.places[user as usize], NONE);
+        if place != NONE {
+            self.users.swap_remove(place as usize);
+            if let Some(moved) = self.users.get(place as usize) {
+                self.places[*moved as usize] = place;
+            }
+        }
+    }
+
+    /// Any, but `except`, each as likely as the others. `None` where there is nobody.
+    fn draw(&self, rng: &mut Rng, except: Option<u32>) -> Option<u32> {
+        let others = self.users.len() - usize::from(except.is_some_and(|user| self.has(user)));
+        if others == 0 {
+            return None;
+        }
+        let drawn = self.users[rng.usize(..others)];
+        // The last one stands in for the one who is left out.
+        match except == Some(drawn) {
+            true => self.users.last().copied(),
+            false => Some(drawn),
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The users of a worker, and their sockets.
+//!
+//! ```text
+//!   Out ──join──► Joining ──logged in──► In ──leave──► Leaving ──► Out
+//!    ▲               │ fault, patience    │ fault          │ patience
+//!    └───────────────┴────────────────────┴────────────────┘
+//! ```
+//!
+//! A user is a box in a vector; there is no timer for one: those who join or leave stand in one
+//! queue, which is in the order of their deadlines because all have the same patience.
+
+use std::collections::VecDeque;
+use std::mem;
+use std::sync::Arc;
+
+use mio::event::Event as Readiness;
+use mio::{Interest, Registry, Token};
+
+use crate::clock;
+use crate::errno;
+use crate::fleet::Errors;
+use crate::session::{Channel, Event, Output, Plan, Session};
+use crate::socket::{Connector, Received, Socket, Traffic};
+use crate::target::Tls;
+use crate::wire::Begin;
+
+/// Bytes that are read at a time, by all users in turn.
+const READ: usize = 64 * 1024;
+
+/// Who wants to know what happens to users. They are named by their place in the crowd.
+pub(super) trait Watch {
+    /// A login that was due at `due` has ended well.
+    fn logged_in(&mut self, user: u32, due: u64);
+    /// A chat message came, with this text.
+    fn message(&mut self, user: u32, body: &str);
+    /// The user is out.
+    fn gone(&mut self, user: u32, gone: Gone);
+}
+
+/// How a user has gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Gone {
+    /// It was to leave, and has.
+    Left,
+    /// It had been logged in. The crowd has counted why.
+    FellOut,
+    /// It was to log in, and could not: the kind of fault.
+    Failed(String),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Joining,
+    In,
+    Leaving,
+}
+
+#[derive(Debug)]
+struct User {
+    session: Session,
+    sockets: [Option<Socket>; 2],
+    phase: Phase,
+    /// When its login was due.
+    due: u64,
+    /// Until when it is to have joined, or left.
+    deadline: u64,
+}
+
+/// All users of a worker.
+#[derive(Debug)]
+pub(super) struct Crowd {
+    users: Vec<Option<Box<User>>>,
+    plan: Arc<Plan>,
+    first: u32,
+    stride: u32,
+    connector: Connector,
+    registry: Registry,
+    patience: u64,
+    waiting: VecDeque<(u64, u32)>,
+    online: u32,
+    faults: Errors,
+    traffic: Traffic,
+    output: Output,
+    buffer: Vec<u8>,
+    /// A read that does not fill the buffer has emptied the socket: not with TLS, which keeps
+    /// some of what it has read.
+    plain: bool,
+}
+
+impl Crowd {
+    /// Nobody yet. The error is for a person.
+    pub(super) fn new(begin: &Begin, registry: Registry) -> Result<Self, String> {
+        Ok(Self {
+            users: Vec::new(),
+            plan: Arc::new(Plan {
+                target: begin.target.clone(),
+                accounts: begin.accounts.clone(),
+            }),
+            first: begin.first,
+            stride: begin.stride,
+            connector: Connector::new(&begin.target, &begin.sources)?,
+            registry,
+            patience: clock::from_seconds(begin.patience),
+            waiting: VecDeque::new(),
+            online: 0,
+            faults: Errors::new(),
+            traffic: Traffic::default(),
+            output: Output::default(),
+            buffer: vec![0; READ],
+            plain: begin.target.tls == Tls::None,
+        })
+    }
+
+    /// How many are logged in.
+    pub(super) fn online(&self) -> u32 {
+        self.online
+    }
+
+    /// Why users fell out who had been logged in.
+    pub(super) fn faults(&mut self) -> &mut Errors {
+        &mut self.faults
+    }
+
+    /// Bytes moved so far.
+    pub(super) fn traffic(&self) -> Traffic {
+        self.traffic
+    }
+
+    /// One more than the last user's place.
+    pub(super) fn places(&self) -> u32 {
+        self.users.len() as u32
+    }
+
+    /// Whether there is nobody at that place: neither in, nor about to be.
+    pub(super) fn is_out(&self, user: u32) -> bool {
+        self.user(user).is_none()
+    }
+
+    /// Whether that one is logged in.
+    pub(super) fn is_in(&self, user: u32) -> bool {
+        self.user(user).is_some_and(|user| user.phase == Phase::In)
+    }
+
+    /// Begins the login of one who is out. The error is the kind of fault; nobody else is told.
+    pub(super) fn join(&mut self, user: u32, due: u64) -> Result<(), String> {
+        let mut socket = self
+            .connector
+            .connect(None)
+            .map_err(|error| errno::kind("connect", &error))?;
+        register(&self.registry, &mut socket, user, Channel::First)?;
+        let place = user as usize;
+        if place >= self.users.len() {
+            self.users.resize_with(place + 1, || None);
+        }
+        let number = self.first + user * self.stride;
+        let deadline = self.wait(user);
+        self.users[place] = Some(Box::new(User {
+            session: Session::new(&self.plan, number),
+            sockets: [Some(socket), None],
+            phase: Phase::Joining,
+            due,
+            deadline,
+        }));
+        Ok(())
+    }
+
+    /// One who is logged in is to leave.
+    pub(super) fn leave(&mut self, user: u32, watch: &mut dyn Watch) {
+        let deadline = self.wait(user);
+        let Some(entry) = slot(&mut self.users, user) else {
+            return;
+        };
+        entry.phase = Phase::Leaving;
+        entry.deadline = deadline;
+        self.online -= 1;
+        entry.session.leave(&mut self.output);
+        let ended = self.apply(user);
+        self.end(user, ended, watch);
+    }
+
+    /// One who is logged in sends another a message. Whether that was possible: if not, whoever
+    /// was to send has fallen out, and nobody else is told.
+    pub(super) fn say(&mut self, from: u32, to: u32, body: &str) -> bool {
+        let Some(receiver) = slot(&mut self.users, to) else {
+            return true;
+        };
+        // Two users cannot be borrowed at a time; a JID is short.
+        let jid = receiver.session.jid().to_owned();
+        let Some(sender) = slot(&mut self.users, from) else {
+            return false;
+        };
+        sender.session.send_message(&jid, body, &mut self.output);
+        match self.apply(from) {
+            Ok(()) => true,
+            Err(end) => {
+                self.remove(from, &end);
+                false
+            }
+        }
+    }
+
+    /// A socket is ready to be read or written.
+    pub(super) fn ready(&mut self, event: &Readiness, watch: &mut dyn Watch) {
+        let Token(token) = event.token();
+        let (user, channel) = ((token / 2) as u32, token % 2);
+        let ended = self.handle(user, channel, event, watch);
+        self.end(user, ended, watch);
+    }
+
+    /// Whoever has not joined or left by its deadline is out.
+    pub(super) fn expire(&mut self, now: u64, watch: &mut dyn Watch) {
+        while let Some((deadline, user)) = self.waiting.front().copied() {
+            match slot(&mut self.users, user) {
+                Some(entry) if entry.deadline == deadline && entry.phase != Phase::In => {
+                    if deadline > now {
+                        return;
+                    }
+                    let ready = entry.sockets[0].as_ref().is_some_and(Socket::is_ready);
+                    let kind = match entry.phase {
+                        Phase::Leaving => "timed out: logging out",
+                        _ if ready => "timed out: logging in",
+                        _ => "timed out: connecting",
+                    };
+                    self.end(user, Err(End::Fault(kind.to_owned())), watch);
+                }
+                // It has joined, left, or fallen out.
+                _ => {}
+            }
+            self.waiting.pop_front();
+        }
+    }
+
+    /// When [`Crowd::expire`] is to be called next.
+    pub(super) fn next_deadline(&self) -> Option<u64> {
+        self.waiting.front().map(|(deadline, _)| *deadline)
+    }
+
+    fn user(&self, user: u32) -> Option<&User> {
+        self.users.get(user as usize)?.as_deref()
+    }
+
+    fn wait(&mut self, user: u32) -> u64 {
+        let deadline = clock::now() + self.patience;
+        self.waiting.push_back((deadline, user));
+        deadline
+    }
+
+    fn handle(
+        &mut self,
+        place: u32,
+        channel: usize,
+        event: &Readiness,
+        watch: &mut dyn Watch,
+    ) -> Result<(), End> {
+        let which = CHANNELS[channel];
+        let Some(user) = slot(&mut self.users, place) else {
+            return Ok(());
+        };
+        let Some(socket) = &mut user.sockets[channel] else {
+            return Ok(());
+        };
+        if !socket.is_ready() {
+            if !socket.advance(&mut self.traffic).map_err(io("connect"))? {
+                return Ok(());
+            }
+            user.session.connected(which, &mut self.output)?;
+            self.apply(place)?;
+        } else if event.is_writable() {
+            socket.flush(&mut self.traffic).map_err(io("write"))?;
+        }
+        let closing = event.is_read_closed() || event.is_error();
+        loop {
+            // Anew each time: what was just read may have replaced the socket.
+            let Some(user) = slot(&mut self.users, place) else {
+                return Ok(());
+            };
+            let Some(socket) = &mut user.sockets[channel] else {
+                return Ok(());
+            };
+            if !socket.is_ready() {
+                return Ok(());
+            }
+            let count = match socket
+                .read(&mut self.buffer, &mut self.traffic)
+                .map_err(io("read"))?
+            {
+                Received::Nothing => return Ok(()),
+                Received::End => {
+                    user.sockets[channel] = None;
+                    user.session.closed(which, &mut self.output)?;
+                    return self.apply(place);
+                }
+                Received::Bytes(count) => count,
+            };
+            let mut logged_in = false;
+            let result = user.session.received(
+                which,
+                &self.buffer[..count],
+                &mut self.output,
+                &mut |event| match event {
+                    Event::LoggedIn => logged_in = true,
+                    Event::Message(body) => watch.message(place, body),
+                    Event::Other => {}
+                },
+            );
+            if logged_in && user.phase == Phase::Joining {
+                user.phase = Phase::In;
+                self.online += 1;
+                watch.logged_in(place, user.due);
+            }
+            result?;
+            self.apply(place)?;
+            if self.plain && count > 0 && count < self.buffer.len() && !closing {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Does what the session wants done.
+    fn apply(&mut self, place: u32) -> Result<(), End> {
+        let result = self.apply_output(place);
+        let output = &mut self.output;
+        output.writes.iter_mut().for_each(Vec::clear);
+        output.connect = [false; 2];
+        output.start_tls = false;
+        if mem::take(&mut output.close) {
+            return result.and(Err(End::Over));
+        }
+        result
+    }
+
+    fn apply_output(&mut self, place: u32) -> Result<(), End> {
+        let Some(user) = slot(&mut self.users, place) else {
+            return Ok(());
+        };
+        loop {
+            for channel in 0..2 {
+                if mem::take(&mut self.output.connect[channel]) {
+                    let beside = user.sockets[1 - channel].as_ref();
+                    let connected = self.connector.connect(beside);
+                    let mut socket = connected.map_err(io("connect"))?;
+                    register(&self.registry, &mut socket, place, CHANNELS[channel])?;
+                    user.sockets[channel] = Some(socket);
+                }
+                let bytes = &mut self.output.writes[channel];
+                if let (false, Some(socket)) = (bytes.is_empty(), &mut user.sockets[channel]) {
+                    let written = socket.write(bytes, &mut self.traffic);
+                    bytes.clear();
+                    written.map_err(io("write"))?;
+                }
+            }
+            if !mem::take(&mut self.output.start_tls) {
+                return Ok(());
+            }
+            let Some(socket) = &mut user.sockets[0] else {
+                return Ok(());
+            };
+            socket.start_tls(&self.connector).map_err(io("tls"))?;
+            if !socket.advance(&mut self.traffic).map_err(io("tls"))? {
+                return Ok(());
+            }
+            user.session.connected(Channel::First, &mut self.output)?;
+        }
+    }
+
+    fn end(&mut self, user: u32, ended: Result<(), End>, watch: &mut dyn Watch) {
+        if let Err(end) = ended
+            && let Some(gone) = self.remove(user, &end)
+        {
+            watch.gone(user, gone);
+        }
+    }
+
+    fn remove(&mut self, user: u32, end: &End) -> Option<Gone> {
+        let gone = self.users.get_mut(user as usize)?.take()?;
+        let kind = match end {
+            End::Over => "closed by the server",
+            End::Fault(kind) => kind,
+        };
+        match gone.phase {
+            Phase::Joining => return Some(Gone::Failed(kind.to_owned())),
+            Phase::In => self.online -= 1,
+            Phase::Leaving if *end == End::Over => return Some(Gone::Left),
+            Phase::Leaving => {}
+        }
+        *self.faults.entry(kind.to_owned()).or_default() += 1;
+        Some(match gone.phase {
+            Phase::Leaving => Gone::Left,
+            _ => Gone::FellOut,
+        })
+    }
+}
+
+const CHANNELS: [Channel; 2] = [Channel::First, Channel::Second];
+
+/// Why a user is to be removed.
+#[derive(Debug, PartialEq, Eq)]
+enum End {
+    /// The session says that it is over.
+    Over,
+    /// What went wrong.
+    Fault(String),
+}
+
+impl From<crate::session::Fault> for End {
+    fn from(fault: crate::session::Fault) -> Self {
+        Self::Fault(fault.to_string())
+    }
+}
+
+impl From<String> for End {
+    fn from(kind: String) -> Self {
+        Self::Fault(kind)
+    }
+}
+
+fn io(what: &'static str) -> impl Fn(std::io::Error) -> End {
+    move |error| End::Fault(errno::kind(what, &error))
+}
+
+fn slot(users: &mut [Option<Box<User>>], user: u32) -> Option<&mut User> {
+    users.get_mut(user as usize)?.as_deref_mut()
+}
+
+fn register(
+    registry: &Registry,
+    socket: &mut Socket,
+    user: u32,
+    channel: Channel,
+) -> Result<(), String> {
+    let token = Token(user as usize * 2 + usize::from(channel == Channel::Second));
+    registry
+        .register(
+            socket.stream(),
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )
+        .map_err(|error| errno::kind("connect", &error))
+}
