@@ -52,6 +52,8 @@ fn number(pattern: &str, number: u32) -> String {
 /// A SASL mechanism.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Mechanism {
+    /// The strongest of the others that the server offers.
+    Best,
     /// RFC 4616
     Plain,
     /// RFC 5802
@@ -61,9 +63,13 @@ pub enum Mechanism {
 }
 
 impl Mechanism {
-    /// As SASL calls it.
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Best, Self::Plain, Self::ScramSha1, Self::ScramSha256];
+
+    /// As SASL calls it, but for `best`.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Best => "best",
             Self::Plain => "PLAIN",
             Self::ScramSha1 => "SCRAM-SHA-1",
             Self::ScramSha256 => "SCRAM-SHA-256",
@@ -81,10 +87,10 @@ impl FromStr for Mechanism {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
-        [Self::Plain, Self::ScramSha1, Self::ScramSha256]
+        Self::ALL
             .into_iter()
             .find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
-            .ok_or_else(|| format!("{name}: not one of PLAIN, SCRAM-SHA-1, SCRAM-SHA-256"))
+            .ok_or_else(|| format!("{name}: not one of best, PLAIN, SCRAM-SHA-1, SCRAM-SHA-256"))
     }
 }
 
@@ -102,11 +108,7 @@ mod tests {
 
     #[test]
     fn mechanisms_are_read_as_they_are_written() {
-        for mechanism in [
-            Mechanism::Plain,
-            Mechanism::ScramSha1,
-            Mechanism::ScramSha256,
-        ] {
+        for mechanism in Mechanism::ALL {
             assert_eq!(mechanism.to_string().to_lowercase().parse(), Ok(mechanism));
         }
         assert!("SCRAM-MD5".parse::<Mechanism>().is_err());
