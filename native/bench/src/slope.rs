@@ -70,6 +70,9 @@ pub const NIF: &str = "megaphone's NIF";
 /// What the allocators hold from the system and nobody uses.
 pub const OVERHEAD: &str = "allocators' overhead";
 
+/// The kinds that every node has, in their order.
+pub const COMMON: [&str; 6] = [OTHERS, BINARIES, ETS, PORTS, NIF, OVERHEAD];
+
 /// A type of process with less than this many bytes a user is told among the others.
 const WORTH_TELLING: f64 = 50.0;
 
@@ -122,7 +125,7 @@ fn kinds(from: &Sample, to: &Sample, users: f64) -> Vec<Kind> {
         });
         if bytes >= WORTH_TELLING {
             told += bytes;
-            kinds.push(kind(&name, bytes));
+            kinds.push(kind(name, bytes));
         }
     }
     kinds.sort_by(|one, other| other.bytes.total_cmp(&one.bytes));

@@ -9,6 +9,9 @@ use crate::plot::{Axis, Bar, Bars, Group, Ink};
 use crate::section::{Section, Table};
 use crate::side::{ALL, Side};
 
+/// One of the percentiles.
+type Percentile = fn(&Latency) -> &Figure;
+
 /// Text, tables and plots.
 pub fn section(measured: &Measured) -> Section {
     let mut section = Section::default();
@@ -184,7 +187,7 @@ fn latencies(one: &OneTransport) -> Table {
         ],
     );
     for load in &one.loads {
-        let percentiles: [(&str, fn(&Latency) -> &Figure); 3] = [
+        let percentiles: [(&str, Percentile); 3] = [
             ("p50", |latency| &latency.p50),
             ("p99", |latency| &latency.p99),
             ("p99.9", |latency| &latency.p999),
@@ -215,12 +218,12 @@ fn latencies(one: &OneTransport) -> Table {
     table
 }
 
-fn figure(load: &Load, side: Side, of: fn(&Latency) -> &Figure) -> Option<Figure> {
+fn figure(load: &Load, side: Side, of: Percentile) -> Option<Figure> {
     Some(milliseconds(of(load.latency.get(&side)?)))
 }
 
 /// A group for each transport and load.
-fn latency_bars(measured: &Measured, percentile: &str, of: fn(&Latency) -> &Figure) -> Bars {
+fn latency_bars(measured: &Measured, percentile: &str, of: Percentile) -> Bars {
     let groups = measured.transports.iter().flat_map(|one| {
         one.loads.iter().map(move |load| Group {
             label: format!("{} {:.0} %", name(one.transport), load.share * 100.0),
