@@ -35,7 +35,7 @@ all() ->
      dead_waiter_gets_nothing,
      parse_packet, parse_headers, receive_header, leftovers,
      send_by_id, send_by_socket, send_unknown, send_blocked_then_timeout, sender_gathers,
-     options_and_names, shutdown_and_close, ownership, lookups, links_and_listeners,
+     options_and_names, shutdown_and_close, ownership, lookups, links_and_listeners, memory,
      listen_errors, listener_ends_with_its_owner, format_error, wrong_arguments].
 
 init_per_suite(Config) ->
@@ -389,6 +389,40 @@ links_and_listeners(Config) ->
     ?assertEqual([], megaphone:connections(self())),
     ?assertEqual({error, closed}, megaphone:info(self())).
 
+%% What connections hold is counted, and gone from the count when they are.
+memory(Config) ->
+    Line = megaphone:memory(),
+    Held = held_by_connections(200, 10_000, Config) - Line,
+    %% Buffers grow in steps, and a connection is a kilobyte or so besides.
+    ?assert(Held >= 200 * 10_000, Held),
+    ?assert(Held < 200 * (10_000 + 16_384), Held),
+    %% The room for them in the link's table stays: 256 parts, some entries each.
+    until(fun() -> abs(megaphone:memory() - Line) < 256 * 256 end).
+
+%% Bytes that the NIF holds while so many connections have so many bytes each that nobody has
+%% read. They end before this returns, and nobody has their sockets any more.
+held_by_connections(Connections, Bytes, Config) ->
+    Peer = peer(Config),
+    Self = self(),
+    {Pid, Ref} =
+        spawn_monitor(
+          fun() ->
+                  Ids = [begin
+                             {Id, _} = open(Config),
+                             ok = link_peer:send(Peer, Id, binary:copy(<<"x">>, Bytes)),
+                             Id
+                         end || _ <- lists:seq(1, Connections)],
+                  _ = [until(fun() -> {ok, #{queued := Queued}} = megaphone:info(Id), Queued =:= Bytes end)
+                       || Id <- Ids],
+                  Self ! {held, self(), megaphone:memory()},
+                  _ = [ok = megaphone:close(Id) || Id <- Ids],
+                  _ = [link_peer:outcome(Peer, Id) || Id <- Ids]
+          end),
+    receive {'DOWN', Ref, process, Pid, Reason} -> ?assertEqual(normal, Reason) end,
+    %% The last of a connection goes with the last reference to its socket, garbage though it be.
+    _ = [garbage_collect(Process) || Process <- processes()],
+    receive {held, Pid, Held} -> Held end.
+
 listen_errors(Config) ->
     ?assertEqual({error, eaddrinuse}, megaphone:listen(link_case:port(Config), [{ip, {127, 0, 0, 1}}])),
     ?assertEqual({error, eaddrnotavail}, megaphone:listen(0, [{ip, {192, 0, 2, 1}}])),
@@ -439,6 +473,17 @@ waiting(Id, F, N) ->
     Process = in_process(F),
     until_waiting(Id, N),
     Process.
+
+until(Reached) -> until(Reached, erlang:monotonic_time(millisecond) + ?TIMEOUT).
+
+until(Reached, Deadline) ->
+    case Reached() of
+        true -> ok;
+        false ->
+            ?assert(erlang:monotonic_time(millisecond) < Deadline),
+            erlang:yield(),
+            until(Reached, Deadline)
+    end.
 
 until_waiting(Id, N) ->
     case megaphone:info(Id) of

@@ -30,7 +30,7 @@
          controlling_process/2]).
 %% Erlang developers: looking things up
 -export([socket/1, connection_id/1, info/1, links/0, connections/1, listeners/0,
-         format_error/1]).
+         memory/0, format_error/1]).
 %% Administrators
 -export([drain/1, undrain/0]).
 %% megaphone_acceptor
@@ -287,6 +287,18 @@ connections(Link) ->
 listeners() ->
     [Info || Tree <- megaphone_root:listeners(),
              #{} = Info <- [megaphone_listener:info(Tree)]].
+
+%% @doc Bytes that the NIF holds: links, their connections' state and buffers, the queue
+%% of what is to be sent and what a peer has not acknowledged.
+%%
+%% It is memory of the system's, which `erlang:memory/0' does not know of. Frames as they were
+%% read and what processes were given are binaries of the emulator's, and stand there under
+%% `binary'. 0 where no listener was ever started.
+-spec memory() -> non_neg_integer().
+memory() ->
+    try megaphone_nif:memory()
+    catch error:{not_loaded, _} -> 0
+    end.
 
 %% @doc A sentence about the reason of an `{error, Reason}'.
 -spec format_error(term()) -> string().

@@ -9,7 +9,7 @@
 -export([handshake_new/1, handshake/2, handshake_answer/4]).
 -export([link_new/2, link_sender/2, link_resumable/1, link_may_rewind/2, link_rewind/2, feed/3,
          drain/1, ready/1, tick/3, link_error/3, goaway/4, ping/2, end_of_input/1, end_some/2, link_info/1, connections/1,
-         lookup/2, set_max_buffered/1]).
+         lookup/2, set_max_buffered/1, memory/0]).
 %% connections
 -export([recv/2, recv_item/1, cancel_recv/2, unrecv/2, send/2, send_large/2, send_raw/2, send_timed_out/2,
          shutdown/3, close/1, close/2, set_draining/1, abort/2, hand_over/1, set_owner/3, watch/2, set_active/2,
@@ -118,6 +118,10 @@ link_rewind(_Link, _Received) -> not_loaded().
 %% @doc Bytes that this node may hold for all connections of all links.
 -spec set_max_buffered(pos_integer()) -> ok.
 set_max_buffered(_Bytes) -> not_loaded().
+
+%% @doc Bytes that the library holds outside of the emulator's allocators.
+-spec memory() -> non_neg_integer().
+memory() -> not_loaded().
 
 %% @doc Takes in `Chunk' from `Offset' on, as much as one call may. `more': call again from there.
 %% `choked': do not read on before `$megaphone_resume' comes. `fatal': close the link.

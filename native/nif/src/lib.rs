@@ -15,6 +15,7 @@ mod inbox;
 mod info;
 mod limits;
 mod link;
+mod memory;
 mod nifs;
 mod options;
 mod outbound;

@@ -17,6 +17,7 @@ use crate::atoms;
 use crate::feed::{Fed, feed as feed_link};
 use crate::limits;
 use crate::link::{Link, Settings};
+use crate::memory;
 
 /// Bytes drained in one call: one write that carries some hundreds of small frames.
 const DRAIN_MAX: usize = 128 << 10;
@@ -213,6 +214,12 @@ fn link_resumable(link: LinkArg) -> u32 {
 fn set_max_buffered(bytes: u64) -> Atom {
     limits::set_node_max(bytes);
     atoms::ok()
+}
+
+/// Bytes that the Rust side holds for everything, outside of the emulator's allocators.
+#[rustler::nif]
+fn memory() -> u64 {
+    memory::held()
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
