@@ -67,7 +67,7 @@ impl<'a> Begun<'a> {
 }
 
 fn cpu_of(pids: &[u32]) -> Result<Vec<f64>, String> {
-    let cpu = |pid: &u32| match Usage::of(*pid) {
+    let cpu = |pid: &u32| match Usage::quick(*pid) {
         Ok(usage) => Ok(usage.cpu()),
         Err(error) => Err(format!("process {pid}: {error}")),
     };

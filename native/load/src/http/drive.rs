@@ -109,9 +109,11 @@ fn closed(args: &Args, pool: &mut Pool, seen: &mut Seen) -> Result<Window, Strin
     loop {
         let now = Instant::now();
         if window.is_none() && now >= seen.from {
-            window = Some(Begun::now(&args.server_pids)?);
+            let begun = Begun::now(&args.server_pids)?;
+            seen.begin(begun.at(), args.time);
+            window = Some(begun);
         }
-        if now >= seen.until {
+        if window.is_some() && now >= seen.until {
             break;
         }
         let wait = seen.wait(now);
@@ -124,8 +126,7 @@ fn closed(args: &Args, pool: &mut Pool, seen: &mut Seen) -> Result<Window, Strin
         };
         pool.turn(wait, &mut news).map_err(text)?;
     }
-    let window = window.map_or_else(|| Begun::now(&args.server_pids), Ok)?;
-    window.end()
+    window.ok_or("the window never began")?.end()
 }
 
 fn open(
@@ -197,6 +198,13 @@ fn send_due(pool: &mut Pool, seen: &mut Seen, plan: &mut Plan, free: &mut VecDeq
 }
 
 impl Seen {
+    /// The window begins only now: what was counted before is not in it.
+    fn begin(&mut self, now: Instant, time: Duration) {
+        (self.from, self.until) = (now, now + time);
+        self.latency.reset();
+        self.answered = 0;
+    }
+
     fn note(&mut self, news: &News, now: Instant) {
         match news {
             News::Opened => {}

@@ -28,7 +28,7 @@ impl Plan {
             begin,
             rate,
             next: 0,
-            count: (rate * time.as_secs_f64()).ceil() as u64,
+            count: (rate * time.as_secs_f64()).round() as u64,
             queueing: false,
             late: 0,
             queued: 0,
