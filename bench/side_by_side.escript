@@ -4,7 +4,11 @@
 %% megaphone beside the same written in plain Erlang, in one run, the sides alternating:
 %%   1. frames decoded and delivered to the processes that wait for them
 %%   2. a BOSH request head to terms
-%% Prints Markdown: medians, with the range of the runs.
+%% Prints one JSON object with the value of every run, in the order they were made:
+%%   {"frames": [{"connections": 1,
+%%                "megaphone": {"per_second": [...], "cpu_ns": [...]},   CPU of the whole node a frame
+%%                "plain": {"per_second": [...], "cpu_ns": [...]}}, ...],
+%%    "heads": [{"type": "http_bin", "megaphone": [...], "plain": [...]}, ...]}   ns a head
 -mode(compile).
 
 -define(CONTENT, 100).                          % bytes of a frame's content, about a stanza
@@ -13,26 +17,24 @@
 main([Ebin | Args]) ->
     true = code:add_patha(Ebin),
     ok = megaphone_nif:load(),
-    {Runs, Megabytes, Heads} = case Args of
-                                   ["quick"] -> {3, 8, 20_000};
-                                   [] -> {11, 64, 200_000}
-                               end,
-    io:format("~n### Frames of ~b bytes, decoded and delivered to waiting processes~n~n"
-              "From the link's bytes to the bytes in their owners' hands; median of ~b runs "
-              "(range). CPU is that of the whole node, owners included.~n~n"
-              "| connections | megaphone, 1000/s | plain Erlang, 1000/s | megaphone does "
-              "| megaphone, ns CPU a frame | plain Erlang, ns CPU a frame | megaphone takes |~n"
-              "|---|---|---|---|---|---|---|~n", [?CONTENT, Runs]),
-    [frames(Connections, Megabytes, Runs) || Connections <- [1, 64, 1000, 20_000]],
-    io:format("~n### A BOSH request head of 9 headers to terms~n~n"
-              "Nanoseconds a head; median of ~b runs (range).~n~n"
-              "| type | megaphone | `erlang:decode_packet/3` loop | megaphone takes |~n"
-              "|---|---|---|---|~n", [Runs]),
-    [heads(Type, Heads, Runs) || Type <- [http_bin, http]],
-    ok;
+    {Runs, Megabytes, Heads} = sizes(Args),
+    Frames = [frames(Connections, Megabytes, Runs) || Connections <- [1, 64, 1000, 20_000]],
+    AllHeads = [heads(Type, Heads, Runs) || Type <- [http_bin, http]],
+    io:format("~s~n", [json(#{frames => Frames, heads => AllHeads})]);
 main([]) ->
-    io:format(standard_error, "usage: side_by_side.escript EBIN [quick]~n", []),
+    io:format(standard_error, "usage: side_by_side.escript EBIN [quick] [runs=N]~n", []),
     halt(2).
+
+%% How often, with how many megabytes of frames and how many heads.
+sizes(Args) ->
+    {Runs, Megabytes, Heads} = case lists:member("quick", Args) of
+                                   true -> {3, 4, 10_000};
+                                   false -> {11, 64, 200_000}
+                               end,
+    case [list_to_integer(N) || "runs=" ++ N <- Args] of
+        [N] -> {N, Megabytes, Heads};
+        [] -> {Runs, Megabytes, Heads}
+    end.
 
 %%% Frames
 
@@ -41,12 +43,11 @@ frames(Connections, Megabytes, Runs) ->
     Chunks = chunks(Connections, Frames),
     Run = fun(Reader) -> fun() -> run(Reader, Connections, Frames, Chunks) end end,
     {Ours, Theirs} = alternate(Run(fun megaphone/3), Run(fun plain/3), Runs),
-    Rates = fun(Runs_) -> [Frames / 1000 / Wall || {Wall, _} <- Runs_] end,
-    Costs = fun(Runs_) -> [Cpu * 1.0e9 / Frames || {_, Cpu} <- Runs_] end,
-    {R1, R2, C1, C2} = {Rates(Ours), Rates(Theirs), Costs(Ours), Costs(Theirs)},
-    io:format("| ~b | ~s | ~s | ~.2f times as many | ~s | ~s | ~.2f of the CPU |~n",
-              [Connections, range(R1), range(R2), median(R1) / median(R2),
-               range(C1), range(C2), median(C1) / median(C2)]).
+    Figures = fun(Values) ->
+                      #{per_second => [Frames / Wall || {Wall, _} <- Values],
+                        cpu_ns => [Cpu * 1.0e9 / Frames || {_, Cpu} <- Values]}
+              end,
+    #{connections => Connections, megaphone => Figures(Ours), plain => Figures(Theirs)}.
 
 %% One stream of frames, connections in turn, cut where reads would cut it.
 chunks(Connections, Frames) ->
@@ -78,8 +79,15 @@ run(Reader, Connections, Frames, Chunks) ->
     receive Done -> ok end,
     Time = erlang:monotonic_time() - Start,
     CpuEnd = cpu(),
-    [begin unlink(P), exit(P, kill) end || P <- [Pid | Owners]],
+    [ended(P) || P <- [Pid | Owners]],
     {erlang:convert_time_unit(Time, native, nanosecond) / 1.0e9, (CpuEnd - Cpu) / 1.0e3}.
+
+%% Returns when it has: what it leaves is not for the next run to clear away.
+ended(Pid) ->
+    Ref = monitor(process, Pid),
+    unlink(Pid),
+    exit(Pid, kill),
+    receive {'DOWN', Ref, process, Pid, _} -> ok end.
 
 %% Milliseconds.
 cpu() ->
@@ -160,8 +168,7 @@ heads(Type, Count, Runs) ->
     Each = fun(Decode) -> fun() -> nanoseconds(Decode, Type, Head, Count) end end,
     {Ours, Theirs} = alternate(Each(fun megaphone_nif:decode_head/2),
                                Each(fun decode_loop/2), Runs),
-    io:format("| ~s | ~s | ~s | ~.2f of the time |~n",
-              [Type, range(Ours), range(Theirs), median(Ours) / median(Theirs)]).
+    #{type => Type, megaphone => Ours, plain => Theirs}.
 
 %% In a process of its own, as a connection has, so that the garbage is counted in.
 nanoseconds(Decode, Type, Head, Count) ->
@@ -210,14 +217,23 @@ head() ->
 
 %%% Both
 
-%% Each side in turn, so that what disturbs the machine disturbs both.
+%% Each side in turn, and each first as often as second (A B, B A), so that what disturbs the
+%% machine disturbs both.
 alternate(Ours, Theirs, Runs) ->
     _ = {Ours(), Theirs()},                     % warm
-    lists:unzip([{Ours(), Theirs()} || _ <- lists:seq(1, Runs)]).
+    lists:unzip([pair(N rem 2, Ours, Theirs) || N <- lists:seq(1, Runs)]).
 
-median(Values) ->
-    lists:nth((length(Values) + 1) div 2, lists:sort(Values)).
+pair(1, Ours, Theirs) ->
+    First = Ours(),
+    {First, Theirs()};
+pair(0, Ours, Theirs) ->
+    First = Theirs(),
+    {Ours(), First}.
 
-range(Values) ->
-    io_lib:format("~b (~b to ~b)",
-                  [round(V) || V <- [median(Values), lists:min(Values), lists:max(Values)]]).
+%% OTP 25 has no JSON of its own, and there is little to say.
+json(Map) when is_map(Map) ->
+    [${, lists:join($,, [[json(Key), $:, json(Value)] || {Key, Value} <- maps:to_list(Map)]), $}];
+json(List) when is_list(List) -> [$[, lists:join($,, [json(Value) || Value <- List]), $]];
+json(Atom) when is_atom(Atom) -> [$", atom_to_list(Atom), $"];
+json(Float) when is_float(Float) -> io_lib:format("~.3f", [Float]);
+json(Integer) -> integer_to_list(Integer).
