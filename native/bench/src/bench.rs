@@ -53,7 +53,7 @@ impl Bench {
             )));
         }
         let mut bench = Self {
-            beams: dir.join("ebin"),
+            beams: dir.join("beams"),
             options,
             root,
             dir,

@@ -1,7 +1,13 @@
 //! The parts, in the order of the document.
 
 use crate::part::{Entry, entry};
-use crate::{chat, logins};
+use crate::{chat, edge, http, idle, logins};
 
 /// All parts.
-pub const PARTS: &[Entry] = &[entry::<chat::Chat>(), entry::<logins::LogIn>()];
+pub const PARTS: &[Entry] = &[
+    entry::<http::Http>(),
+    entry::<chat::Chat>(),
+    entry::<logins::LogIn>(),
+    entry::<idle::Idle>(),
+    entry::<edge::Edge>(),
+];

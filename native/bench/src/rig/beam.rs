@@ -72,7 +72,7 @@ impl Beam {
             .spawn()
             .map_err(|error| Error::of("erl_call", error))?;
         if let Some(mut stdin) = erl_call.stdin.take() {
-            stdin.write_all(expressions.as_bytes())?;
+            writeln!(stdin, "{expressions}")?;
         }
         let output = erl_call.wait_with_output()?;
         let said = String::from_utf8_lossy(&output.stdout).trim().to_owned();

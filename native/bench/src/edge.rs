@@ -1,0 +1,407 @@
+//! Part 7: the edge alone.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+
+use megaphone_load::http::{Idle, Report};
+use megaphone_load::usage::Usage;
+use serde::{Deserialize, Serialize};
+
+use crate::bench::Bench;
+use crate::error::{Error, Result};
+use crate::figure::{Figure, number};
+use crate::measure::in_turns;
+use crate::part::Part;
+use crate::plot::{Axis, Bar, Bars, Group, Ink};
+use crate::rig::{Child, Ecm, Proxy, ProxyKind, StandIn};
+use crate::section::{Cell, Section, Table};
+
+/// Kept-alive connections that send requests.
+const CONNECTIONS: [u32; 2] = [64, 1000];
+
+/// Idle connections between which memory's slope is taken: a proxy needs two of 20,000 open files for each.
+const FEW: u32 = 1_000;
+/// See [`FEW`].
+const MANY: u32 = 9_000;
+
+/// Part 7.
+#[derive(Debug)]
+pub struct Edge;
+
+/// Who stands between generator and stand-in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Kind {
+    None,
+    Ecm,
+    Haproxy,
+    Nginx,
+}
+
+const KINDS: [Kind; 4] = [Kind::None, Kind::Ecm, Kind::Haproxy, Kind::Nginx];
+
+/// What was measured.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Measured {
+    /// Requests as fast as answered, by connections. `server_cpu` has the backend first, then the edge's processes.
+    requests: BTreeMap<u32, BTreeMap<Kind, Vec<Report>>>,
+    /// Memory with idle connections.
+    idle: BTreeMap<Kind, Vec<Slope>>,
+    /// How many those were.
+    few: u32,
+    /// See `few`.
+    many: u32,
+}
+
+/// An edge's memory in bytes, all its processes together, with few and with many idle connections.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+struct Slope {
+    rss: [u64; 2],
+    pss: [u64; 2],
+}
+
+/// An edge that runs.
+#[derive(Debug)]
+enum Running {
+    None(SocketAddr),
+    Ecm(Ecm),
+    Proxy(Proxy),
+}
+
+impl Running {
+    fn start(bench: &Bench, kind: Kind, backend: &StandIn) -> Result<Self> {
+        let address = |transport: &str| {
+            backend
+                .address(transport)
+                .ok_or_else(|| Error::from("no such transport"))
+        };
+        Ok(match kind {
+            Kind::None => Self::None(address("http")?),
+            Kind::Ecm => {
+                let mut ecm = Ecm::start(bench, "edge-ecm", address("link")?, &["http"])?;
+                ecm.wait()?;
+                Self::Ecm(ecm)
+            }
+            Kind::Haproxy => {
+                Self::Proxy(Proxy::start(bench, ProxyKind::Haproxy, address("http")?)?)
+            }
+            Kind::Nginx => Self::Proxy(Proxy::start(bench, ProxyKind::Nginx, address("http")?)?),
+        })
+    }
+
+    fn url(&self) -> String {
+        let address = match self {
+            Self::None(address) => Some(*address),
+            Self::Ecm(ecm) => ecm.address("http"),
+            Self::Proxy(proxy) => Some(proxy.address()),
+        };
+        address.map_or_else(String::new, |address| format!("http://{address}/ok"))
+    }
+
+    fn pids(&self) -> Result<Vec<u32>> {
+        match self {
+            Self::None(_) => Ok(Vec::new()),
+            Self::Ecm(ecm) => Ok(vec![ecm.pid()]),
+            Self::Proxy(proxy) => proxy.pids(),
+        }
+    }
+}
+
+impl Part for Edge {
+    type Measured = Measured;
+    const NUMBER: u8 = 7;
+    const NAME: &'static str = "edge";
+    const TITLE: &'static str = "The edge alone, beside haproxy and nginx";
+
+    fn measure(bench: &Bench) -> Result<Measured> {
+        let backend = StandIn::start(bench, "backend", &["http", "link"])?;
+        let mut edges = BTreeMap::new();
+        for kind in KINDS {
+            edges.insert(kind, Running::start(bench, kind, &backend)?);
+        }
+        let mut requests = BTreeMap::new();
+        for connections in CONNECTIONS {
+            bench.say(format!("{connections} connections"));
+            let found = in_turns(&KINDS, bench.runs(), |kind, _| {
+                ask(bench, kind, &edges[&kind], &backend, connections)
+            })?;
+            requests.insert(connections, found);
+        }
+        drop(edges);
+        let (few, many) = bench.pick((FEW, MANY), (100, 300));
+        bench.say(format!("{few} and {many} idle connections"));
+        let idle = in_turns(&KINDS[1..], bench.runs(), |kind, _| {
+            hold(bench, kind, &backend, [few, many])
+        })?;
+        Ok(Measured {
+            requests,
+            idle,
+            few,
+            many,
+        })
+    }
+
+    fn section(measured: &Measured) -> Section {
+        let mut section = Section::default();
+        section.text(TEXT);
+        section
+            .table(table(measured))
+            .plot(cpu(measured))
+            .plot(memory(measured));
+        section
+    }
+}
+
+const TEXT: &str = "\
+What the ECM costs by itself: the generator sends trivial HTTP requests through it to the stand-in, which speaks the
+link protocol here. Beside it Debian's haproxy and nginx in its place as TCP proxies to the same stand-in's HTTP port,
+with as many threads or workers as the ECM has, no logs and no TLS. A TCP proxy opens a connection to the backend for
+each client, the ECM carries all over one link. CPU is the edge's own, in seconds per million requests as fast as
+answered. Memory is what each idle connection (one request was answered on it) adds, as the slope between fewer and
+more of them: resident (RSS), and with shared pages divided among those that share them (PSS). What the kernel keeps
+for the sockets is not in it: a TCP proxy has two for each client, and its backend one, the ECM one and its backend
+none.";
+
+fn ask(
+    bench: &Bench,
+    kind: Kind,
+    edge: &Running,
+    backend: &StandIn,
+    connections: u32,
+) -> Result<Report> {
+    let url = edge.url();
+    let edge_pids = edge.pids()?;
+    let pids: Vec<String> = std::iter::once(&backend.pid())
+        .chain(&edge_pids)
+        .map(u32::to_string)
+        .collect();
+    let connections = connections.to_string();
+    let mut args = vec!["http", &url, "--connections", &connections];
+    args.extend([
+        "--for",
+        bench.pick("3s", "400ms"),
+        "--warm-up",
+        bench.pick("600ms", "100ms"),
+    ]);
+    pids.iter()
+        .for_each(|pid| args.extend(["--server-pid", pid]));
+    let name = format!("edge-{connections}-{}", kind.name());
+    let watch = crate::watch::Watch::begin(bench, &name, &[backend.pid()], &edge_pids, None)?;
+    let report: Report = bench.load(&args)?;
+    watch.end(report.window.generator_cpu)?;
+    if !report.errors.is_empty() {
+        bench.fault(format!(
+            "{} at {connections} connections: {:?}",
+            kind.name(),
+            report.errors
+        ));
+    }
+    Ok(report)
+}
+
+/// Memory of an edge of its own, with few idle connections and with many.
+fn hold(bench: &Bench, kind: Kind, backend: &StandIn, [few, many]: [u32; 2]) -> Result<Slope> {
+    let edge = Running::start(bench, kind, backend)?;
+    let pids = edge.pids()?;
+    let mut slope = Slope {
+        rss: [0; 2],
+        pss: [0; 2],
+    };
+    let mut holders = Vec::new();
+    for (place, more) in [few, many - few].into_iter().enumerate() {
+        holders.push(holder(bench, &edge.url(), more, kind)?);
+        for &pid in &pids {
+            let usage = Usage::of(pid).map_err(|error| Error::of(kind.name(), error))?;
+            slope.rss[place] += usage.rss;
+            slope.pss[place] += usage.pss;
+        }
+    }
+    Ok(slope)
+}
+
+/// Opens idle connections and holds them until its value is dropped.
+fn holder(bench: &Bench, url: &str, connections: u32, kind: Kind) -> Result<Child> {
+    let mut command = bench.bound(&bench.load);
+    command.args([
+        "http",
+        url,
+        "--idle",
+        &connections.to_string(),
+        "--warm",
+        "--json",
+    ]);
+    let mut child = Child::start_piped(command, &bench.dir, &format!("idle-{connections}"))?;
+    let stdout = child
+        .take_stdout()
+        .ok_or_else(|| Error::from("http --idle: no standard output"))?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    let idle: Idle =
+        serde_json::from_str(&line).map_err(|error| Error::of(child.last_words(), error))?;
+    if idle.held != connections as usize {
+        bench.fault(format!(
+            "{}: {} of {connections} idle connections: {:?}",
+            kind.name(),
+            idle.held,
+            idle.errors
+        ));
+    }
+    Ok(child)
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::None => "no edge",
+            Self::Ecm => "megaphone-ecm",
+            Self::Haproxy => "haproxy",
+            Self::Nginx => "nginx",
+        }
+    }
+
+    fn ink(self) -> Ink {
+        match self {
+            Self::None => Ink::Floor,
+            Self::Ecm => Ink::Megaphone,
+            Self::Haproxy => Ink::Haproxy,
+            Self::Nginx => Ink::Nginx,
+        }
+    }
+}
+
+fn rates(reports: &[Report]) -> Figure {
+    reports.iter().map(|report| report.per_second).collect()
+}
+
+fn per_million(reports: &[Report], of: impl Fn(&Report) -> f64) -> Figure {
+    reports
+        .iter()
+        .map(|report| of(report) * 1e6 / report.answered.max(1) as f64)
+        .collect()
+}
+
+fn edge_cpu(reports: &[Report]) -> Figure {
+    per_million(reports, |report| {
+        report.window.server_cpu.iter().skip(1).sum()
+    })
+}
+
+fn backend_cpu(reports: &[Report]) -> Figure {
+    per_million(reports, |report| {
+        report.window.server_cpu.first().copied().unwrap_or(0.0)
+    })
+}
+
+fn bytes(measured: &Measured, kind: Kind, of: impl Fn(&Slope) -> [u64; 2]) -> Option<Figure> {
+    let connections = f64::from(measured.many - measured.few);
+    let slopes = measured.idle.get(&kind)?;
+    Some(
+        slopes
+            .iter()
+            .map(|slope| (of(slope)[1] as f64 - of(slope)[0] as f64) / connections)
+            .collect(),
+    )
+}
+
+fn table(measured: &Measured) -> Table {
+    let mut header = vec!["edge".to_owned()];
+    for connections in measured.requests.keys() {
+        let connections = number(f64::from(*connections));
+        header.push(format!("requests/s, {connections} connections"));
+        header.push("edge CPU".to_owned());
+        header.push("backend CPU".to_owned());
+    }
+    header.push("bytes per idle connection, RSS".to_owned());
+    header.push("PSS".to_owned());
+    let mut table = Table {
+        header,
+        ..Table::default()
+    };
+    for kind in KINDS {
+        let mut cells = vec![Cell::from(kind.name())];
+        for found in measured.requests.values() {
+            let reports = &found[&kind];
+            cells.push(rates(reports).into());
+            cells.push(if kind == Kind::None {
+                Cell::from("–")
+            } else {
+                edge_cpu(reports).into()
+            });
+            cells.push(backend_cpu(reports).into());
+        }
+        cells.push(bytes(measured, kind, |slope| slope.rss).as_ref().into());
+        cells.push(bytes(measured, kind, |slope| slope.pss).as_ref().into());
+        table.row(cells);
+    }
+    for other in [Kind::Haproxy, Kind::Nginx] {
+        table.row(compared(measured, other));
+    }
+    table
+}
+
+fn compared(measured: &Measured, other: Kind) -> Vec<Cell> {
+    let words = |ours: &Figure, theirs: &Figure| Cell::from(format!("*{}*", ours.beside(theirs)));
+    let mut cells = vec![Cell::from(format!(
+        "*megaphone-ecm beside {}*",
+        other.name()
+    ))];
+    for found in measured.requests.values() {
+        let (ours, theirs) = (&found[&Kind::Ecm], &found[&other]);
+        cells.push(words(&rates(ours), &rates(theirs)));
+        cells.push(words(&edge_cpu(ours), &edge_cpu(theirs)));
+        cells.push(words(&backend_cpu(ours), &backend_cpu(theirs)));
+    }
+    for of in [|slope: &Slope| slope.rss, |slope: &Slope| slope.pss] {
+        let both = (bytes(measured, Kind::Ecm, of), bytes(measured, other, of));
+        cells.push(match both {
+            (Some(ours), Some(theirs)) => words(&ours, &theirs),
+            _ => Cell::from("–"),
+        });
+    }
+    cells
+}
+
+fn cpu(measured: &Measured) -> Bars {
+    let groups = measured.requests.iter().map(|(connections, found)| Group {
+        label: format!("{} connections", number(f64::from(*connections))),
+        bars: KINDS[1..]
+            .iter()
+            .map(|kind| Bar::plain(kind.ink(), &edge_cpu(&found[kind])))
+            .collect(),
+    });
+    Bars {
+        file: "edge-cpu".to_owned(),
+        title: "CPU of the edge for a million requests carried".to_owned(),
+        y: Axis::linear("seconds of CPU"),
+        legend: legend(),
+        groups: groups.collect(),
+    }
+}
+
+fn memory(measured: &Measured) -> Bars {
+    let group = |label: &str, of: fn(&Slope) -> [u64; 2]| Group {
+        label: label.to_owned(),
+        bars: KINDS[1..]
+            .iter()
+            .filter_map(|&kind| Some(Bar::plain(kind.ink(), &bytes(measured, kind, of)?)))
+            .collect(),
+    };
+    Bars {
+        file: "edge-memory".to_owned(),
+        title: "Memory of the edge for each idle connection".to_owned(),
+        y: Axis::linear("bytes"),
+        legend: legend(),
+        groups: vec![
+            group("resident (RSS)", |slope| slope.rss),
+            group("resident, shared pages divided (PSS)", |slope| slope.pss),
+        ],
+    }
+}
+
+fn legend() -> Vec<(Ink, String)> {
+    KINDS[1..]
+        .iter()
+        .map(|kind| (kind.ink(), kind.name().to_owned()))
+        .collect()
+}

@@ -1,0 +1,288 @@
+//! Part 2: trivial HTTP requests.
+
+use std::collections::BTreeMap;
+
+use megaphone_load::http::Report;
+use serde::{Deserialize, Serialize};
+
+use crate::bench::Bench;
+use crate::error::Result;
+use crate::figure::{Figure, number};
+use crate::measure::in_turns;
+use crate::part::Part;
+use crate::plot::{Axis, Bar, Bars, Group, Ink, Lines, Series};
+use crate::rig::{Setup, Site};
+use crate::section::{Cell, Section, Table};
+use crate::side::{ALL, BOTH, BySide, Side};
+
+/// Kept-alive connections.
+const CONNECTIONS: [u32; 3] = [1, 64, 1000];
+
+/// The rate at which latency is compared, as a share of what the slower of both sides does at its best.
+const SHARE: f64 = 0.5;
+
+/// Part 2.
+#[derive(Debug)]
+pub struct Http;
+
+/// What was measured, by number of connections.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Measured {
+    rows: BTreeMap<u32, Row>,
+}
+
+/// What was measured with so many connections.
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    /// As fast as answered.
+    closed: BySide<Vec<Report>>,
+    /// At the common rate.
+    open: BySide<Vec<Report>>,
+}
+
+impl Part for Http {
+    type Measured = Measured;
+    const NUMBER: u8 = 2;
+    const NAME: &'static str = "http";
+    const TITLE: &'static str = "A trivial HTTP request";
+
+    fn measure(bench: &Bench) -> Result<Measured> {
+        let sites = Site::start_all(bench, &ALL, &Setup::default())?;
+        let mut rows = BTreeMap::new();
+        for connections in CONNECTIONS {
+            bench.say(format!("{connections} connections"));
+            let closed = in_turns(&ALL, bench.runs(), |side, _| {
+                ask(bench, &sites[&side], connections, None)
+            })?;
+            let slowest = BOTH
+                .iter()
+                .map(|side| rates(&closed[side]).median())
+                .fold(f64::MAX, f64::min);
+            let rate = (slowest * SHARE).round().max(1.0);
+            let open = in_turns(&ALL, bench.runs(), |side, _| {
+                ask(bench, &sites[&side], connections, Some(rate))
+            })?;
+            rows.insert(connections, Row { closed, open });
+        }
+        Ok(Measured { rows })
+    }
+
+    fn section(measured: &Measured) -> Section {
+        let mut section = Section::default();
+        section.text(TEXT);
+        section
+            .table(table(measured))
+            .plot(cpu(measured))
+            .plot(latency(measured));
+        section
+    }
+}
+
+const TEXT: &str = "\
+GET requests over kept-alive connections to a handler of `ejabberd_http` that answers `ok`: what a request costs
+before anything is done for it. The first five columns are of a closed loop (each connection asks again as soon as it
+is answered); CPU is in seconds per million requests. Latency, in microseconds, is of an open loop at one rate for all,
+half of what the slower of stock and megaphone did at its best, from when a request was due to the end of its answer.
+One connection alone shows the longer way over ECM and link; many show what links save where they carry several
+requests at once.";
+
+/// One window.
+fn ask(bench: &Bench, site: &Site, connections: u32, rate: Option<f64>) -> Result<Report> {
+    let url = format!("http://{}/ok", site.address("http")?);
+    let pids: Vec<String> = std::iter::once(site.pid())
+        .chain(site.ecm_pids())
+        .map(|pid| pid.to_string())
+        .collect();
+    let (connections, rate) = (connections.to_string(), rate.map(|rate| rate.to_string()));
+    let mut args = vec!["http", &url, "--connections", &connections];
+    args.extend([
+        "--for",
+        bench.pick("3s", "400ms"),
+        "--warm-up",
+        bench.pick("600ms", "100ms"),
+    ]);
+    pids.iter()
+        .for_each(|pid| args.extend(["--server-pid", pid]));
+    if let Some(rate) = &rate {
+        args.extend(["--rate", rate]);
+    }
+    let kind = if rate.is_some() { "open" } else { "closed" };
+    let watch = site.watch(bench, &format!("http-{connections}-{kind}"))?;
+    let report: Report = bench.load(&args)?;
+    watch.end(report.window.generator_cpu)?;
+    if !report.errors.is_empty() {
+        bench.fault(format!(
+            "{} at {connections} connections: {:?}",
+            site.side(),
+            report.errors
+        ));
+    }
+    Ok(report)
+}
+
+fn rates(reports: &[Report]) -> Figure {
+    reports.iter().map(|report| report.per_second).collect()
+}
+
+/// Seconds per million requests of some of the processes watched: the first is ejabberd, the others are ECMs.
+fn per_million(reports: &[Report], of: impl Fn(&Report) -> f64) -> Figure {
+    reports
+        .iter()
+        .map(|report| of(report) * 1e6 / report.answered.max(1) as f64)
+        .collect()
+}
+
+fn ejabberd(reports: &[Report]) -> Figure {
+    per_million(reports, |report| {
+        report.window.server_cpu.first().copied().unwrap_or(0.0)
+    })
+}
+
+fn ecm(reports: &[Report]) -> Figure {
+    per_million(reports, |report| {
+        report.window.server_cpu.iter().skip(1).sum()
+    })
+}
+
+fn both(reports: &[Report]) -> Figure {
+    per_million(reports, |report| report.window.server_cpu.iter().sum())
+}
+
+fn generator(reports: &[Report]) -> Figure {
+    per_million(reports, |report| report.window.generator_cpu)
+}
+
+fn percentile(reports: &[Report], of: impl Fn(&Report) -> u64) -> Figure {
+    reports.iter().map(|report| of(report) as f64).collect()
+}
+
+fn table(measured: &Measured) -> Table {
+    let header = [
+        "connections",
+        "side",
+        "requests/s",
+        "ejabberd CPU",
+        "ECM CPU",
+        "both",
+        "generator CPU",
+        "rate",
+        "p50",
+        "p99",
+        "p99.9",
+    ];
+    let mut table = Table::new("", &header);
+    for (connections, row) in &measured.rows {
+        for side in ALL {
+            let (closed, open) = (&row.closed[&side], &row.open[&side]);
+            let only_ecm = if side == Side::Megaphone {
+                Cell::from(ecm(closed))
+            } else {
+                Cell::from("–")
+            };
+            table.row([
+                Cell::from(number(f64::from(*connections))),
+                Cell::from(side.to_string()),
+                rates(closed).into(),
+                ejabberd(closed).into(),
+                only_ecm,
+                both(closed).into(),
+                generator(closed).into(),
+                Cell::from(number(open[0].rate.unwrap_or(0.0))),
+                percentile(open, |report| report.latency.p50).into(),
+                percentile(open, |report| report.latency.p99).into(),
+                percentile(open, |report| report.latency.p999).into(),
+            ]);
+        }
+        table.row(compared(*connections, row));
+    }
+    table
+}
+
+fn compared(connections: u32, row: &Row) -> [Cell; 11] {
+    let beside = |by: &BySide<Vec<Report>>, figure: &dyn Fn(&[Report]) -> Figure| {
+        Cell::from(format!(
+            "*{}*",
+            figure(&by[&Side::Megaphone]).beside(&figure(&by[&Side::Stock]))
+        ))
+    };
+    [
+        Cell::from(number(f64::from(connections))),
+        Cell::from("*megaphone beside stock*"),
+        beside(&row.closed, &rates),
+        beside(&row.closed, &ejabberd),
+        Cell::from(""),
+        beside(&row.closed, &both),
+        beside(&row.closed, &generator),
+        Cell::from(""),
+        beside(&row.open, &|reports| {
+            percentile(reports, |report| report.latency.p50)
+        }),
+        beside(&row.open, &|reports| {
+            percentile(reports, |report| report.latency.p99)
+        }),
+        beside(&row.open, &|reports| {
+            percentile(reports, |report| report.latency.p999)
+        }),
+    ]
+}
+
+fn cpu(measured: &Measured) -> Bars {
+    let group = |(connections, row): (&u32, &Row)| Group {
+        label: match connections {
+            1 => "1 connection".to_owned(),
+            more => format!("{} connections", number(f64::from(*more))),
+        },
+        bars: vec![
+            Bar::plain(Ink::Stock, &ejabberd(&row.closed[&Side::Stock])),
+            Bar::stack(&[
+                (Ink::Megaphone, &ejabberd(&row.closed[&Side::Megaphone])),
+                (Ink::Ecm, &ecm(&row.closed[&Side::Megaphone])),
+            ]),
+            Bar::plain(Ink::Floor, &ejabberd(&row.closed[&Side::Floor])),
+        ],
+    };
+    Bars {
+        file: "http-cpu".to_owned(),
+        title: "CPU of a million trivial HTTP requests".to_owned(),
+        y: Axis::linear("seconds of CPU"),
+        legend: vec![
+            (Ink::Stock, "stock ejabberd".to_owned()),
+            (Ink::Megaphone, "ejabberd with megaphone".to_owned()),
+            (Ink::Ecm, "its ECM".to_owned()),
+            (Ink::Floor, "stand-in (floor)".to_owned()),
+        ],
+        groups: measured.rows.iter().map(group).collect(),
+    }
+}
+
+fn latency(measured: &Measured) -> Lines {
+    let line = |side: Side, name: &str, of: &dyn Fn(&Report) -> u64| {
+        let start = Series::new(format!("{side}, {name}"), Ink::from(side));
+        measured
+            .rows
+            .iter()
+            .fold(start, |line, (connections, row)| {
+                line.point(
+                    f64::from(*connections),
+                    percentile(&row.open[&side], of).map(|micros| micros / 1e3),
+                )
+            })
+    };
+    let series = ALL
+        .into_iter()
+        .flat_map(|side| {
+            [
+                line(side, "p99", &|report| report.latency.p99),
+                line(side, "p50", &|report| report.latency.p50).dashed(),
+            ]
+        })
+        .collect();
+    Lines {
+        file: "http-latency".to_owned(),
+        title: "Latency of a trivial HTTP request at half the load that the slower side can take"
+            .to_owned(),
+        x: Axis::log("connections"),
+        y: Axis::log("milliseconds"),
+        series,
+    }
+}
