@@ -8,6 +8,7 @@ use crate::account::Accounts;
 use crate::beam::Account;
 use crate::fleet::{Chatter, Errors, Logins, Options};
 use crate::generator::error_list;
+use crate::summary::Summary;
 use crate::users::Args;
 use crate::users::format::{Latency, bytes, three_digits};
 use crate::users::server::{Cost, Memory};
@@ -208,6 +209,9 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let logins = &self.logins;
         writeln!(f, "{} users", self.users)?;
+        if logins.tried == 0 {
+            return self.rest(f);
+        }
         writeln!(
             f,
             "  logins     {} of {} in {:.2} s, {} a second",
@@ -216,10 +220,17 @@ impl fmt::Display for Step {
             logins.seconds,
             three_digits(f64::from(logins.logged_in) / logins.seconds.max(1e-6))
         )?;
-        writeln!(f, "  took       {}", Latency(&logins.latency))?;
+        latency(f, &logins.latency)?;
         let each = f64::from(logins.tried);
         line_of_cost(f, &self.login_cost, each, "thousand logins", 1e3)?;
         errors(f, "failed", &logins.errors)?;
+        self.rest(f)
+    }
+}
+
+impl Step {
+    /// All but how they logged in.
+    fn rest(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let hold = &self.hold;
         writeln!(
             f,
@@ -261,9 +272,9 @@ fn chatter_lines(
 ) -> fmt::Result {
     writeln!(
         f,
-        "  chatter    {} messages in {:.0} s, {} a second",
+        "  chatter    {} messages in {} s, {} a second",
         chatter.sent,
-        chatter.seconds,
+        three_digits(chatter.seconds),
         three_digits(chatter.sent as f64 / chatter.seconds.max(1e-6))
     )?;
     writeln!(
@@ -271,7 +282,7 @@ fn chatter_lines(
         "  arrived    {} whole, once and in order; {} lost, {} doubled, {} out of order, {} damaged",
         chatter.arrived, chatter.lost, chatter.doubled, chatter.disordered, chatter.damaged
     )?;
-    writeln!(f, "  took       {}", Latency(&chatter.latency))?;
+    latency(f, &chatter.latency)?;
     if let Some(cost) = cost {
         line_of_cost(f, cost, chatter.sent as f64, "million messages", 1e6)?;
     }
@@ -307,6 +318,13 @@ fn chatter_lines(
         }
     }
     errors(f, "fell out", &chatter.errors)
+}
+
+fn latency(f: &mut fmt::Formatter<'_>, latency: &Summary) -> fmt::Result {
+    match latency.count {
+        0 => Ok(()),
+        _ => writeln!(f, "  took       {}", Latency(latency)),
+    }
 }
 
 fn line_of_cost(
