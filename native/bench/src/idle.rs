@@ -7,13 +7,13 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use megaphone_load::target::Transport;
-use megaphone_load::usage::Usage;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::crowd::{Crowd, TRANSPORTS, name};
 use crate::error::{Error, Result};
 use crate::kernel::Kernel;
+use crate::memory::Resident;
 use crate::part::Part;
 use crate::rig::{Setup, Site};
 use crate::section::Section;
@@ -28,7 +28,7 @@ pub struct Idle;
 /// gigabyte.
 const NODES: usize = 2;
 
-/// For the kernel to be done with the last login's packets.
+/// For the kernel to be done with what was closed, and with the last login's packets.
 const SETTLE: Duration = Duration::from_millis(300);
 
 /// What was found.
@@ -167,6 +167,7 @@ impl Held<'_> {
     /// Those who were here before have had their garbage collected; so they go, and all are new.
     fn log_in(&mut self, count: u32) -> Result<()> {
         self.crowd.log_out(0)?;
+        sleep(SETTLE);
         self.before = Kernel::read()?;
         self.crowd.log_in(count)?;
         self.ready = Instant::now();
@@ -181,13 +182,7 @@ impl Held<'_> {
         let collected = self.sample(count, true)?;
         // Who has fallen out makes the slope wrong: it is a fault.
         self.crowd.look()?;
-        let generator = self
-            .crowd
-            .pids()
-            .into_iter()
-            .map(usage)
-            .sum::<Result<Memory>>()?
-            .pss;
+        let generator = Resident::of(&self.crowd.pids())?.pss;
         let (before, after) = (self.before, self.after);
         self.node.points.push(Point {
             waited,
@@ -206,13 +201,8 @@ impl Held<'_> {
             .beam()
             .ok_or_else(|| Error::from("a site without a node"))?;
         let account = beam.account(collect)?;
-        let node = usage(self.site.pid())?;
-        let ecm = self
-            .site
-            .ecm_pids()
-            .into_iter()
-            .map(usage)
-            .sum::<Result<Memory>>()?;
+        let node = Resident::of(&[self.site.pid()])?;
+        let ecm = Resident::of(&self.site.ecm_pids())?;
         Ok(Sample {
             users,
             rss: node.rss,
@@ -222,28 +212,4 @@ impl Held<'_> {
             ecm_pss: ecm.pss,
         })
     }
-}
-
-/// Resident bytes.
-#[derive(Default)]
-struct Memory {
-    rss: u64,
-    pss: u64,
-}
-
-impl std::iter::Sum for Memory {
-    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
-        all.fold(Self::default(), |sum, one| Self {
-            rss: sum.rss + one.rss,
-            pss: sum.pss + one.pss,
-        })
-    }
-}
-
-fn usage(pid: u32) -> Result<Memory> {
-    let usage = Usage::of(pid).map_err(|error| Error::of(format!("process {pid}"), error))?;
-    Ok(Memory {
-        rss: usage.rss,
-        pss: usage.pss,
-    })
 }
