@@ -1,5 +1,6 @@
 //! The users of one load, in as many worker processes as they need.
 
+mod counts;
 mod member;
 mod sums;
 
@@ -10,17 +11,15 @@ use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
 use std::time::Duration;
 
-use rustix::process::{Resource, getrlimit};
-use serde::{Deserialize, Serialize};
-
 use crate::account::Accounts;
 use crate::fleet::member::{Member, Said};
-use crate::ledger::Counts;
 use crate::pace::share;
-use crate::summary::Summary;
 use crate::target::{Target, Transport};
 use crate::usage::Usage;
 use crate::wire::{Answer, Begin, Order, Tick};
+use rustix::process::{Resource, getrlimit};
+
+pub use counts::{Chatter, Logins, Progress};
 
 /// Errors by kind, with how often each was seen.
 pub type Errors = BTreeMap<String, u64>;
@@ -46,85 +45,16 @@ pub struct Options {
     pub program: PathBuf,
 }
 
-/// What came of logins.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Logins {
-    /// Logins that were tried.
-    pub tried: u32,
-    /// Those that ended well.
-    pub logged_in: u32,
-    /// From the first that was due to the last that ended.
-    pub seconds: f64,
-    /// From when a login was due to its end.
-    pub latency: Summary,
-    /// Those that failed, by kind.
-    pub errors: Errors,
-}
-
-/// What came of a while of chatter.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
-pub struct Chatter {
-    /// Messages a second that were asked for.
-    pub rate: f64,
-    /// How long messages were due.
-    pub seconds: f64,
-    /// Messages that were due, and sent.
-    pub sent: u64,
-    /// Messages that arrived, whole, once and in order.
-    pub arrived: u64,
-    /// Messages that did not arrive within the patience after the last was sent.
-    pub lost: u64,
-    /// Messages that arrived again.
-    pub doubled: u64,
-    /// Messages that arrived after one that was sent later in the same conversation.
-    pub disordered: u64,
-    /// Messages whose content is not what was sent, or that reached somebody else. They are not
-    /// counted as lost too.
-    pub damaged: u64,
-    /// From when a message was due to its arrival.
-    pub latency: Summary,
-    /// Bytes that the users read and wrote, TLS included.
-    pub read: u64,
-    /// See `read`.
-    pub written: u64,
-    /// Messages that were due while fewer than two users could send: they were not sent.
-    pub unsent: u64,
-    /// Messages that were sent more than a millisecond after they were due: the generator's own
-    /// fault, which the latency contains.
-    pub late: u64,
-    /// Messages of an earlier chatter, which counted them as lost.
-    pub stale: u64,
-    /// Users that fell out, by kind of fault.
-    pub errors: Errors,
-    /// Logins and logouts of the churn meanwhile.
-    pub joined: u64,
-    /// See `joined`.
-    pub left: u64,
-    /// Processor seconds of all workers meanwhile: the generator's own share.
-    pub generator_cpu: f64,
-}
-
-/// How far the fleet is: said each second while it works on something.
-#[derive(Debug, Clone, Default)]
-pub struct Progress {
-    /// Users logged in.
-    pub online: u32,
-    /// Logins that have failed since this work began.
-    pub failed: u64,
-    /// What has become of messages since this work began.
-    pub counts: Counts,
-    /// Latencies of the last second, of logins or of messages.
-    pub latency: Summary,
-}
-
 /// Worker processes and their users. When it is dropped the workers end, and with them all
 /// connections.
 pub struct Fleet {
     members: Vec<Member>,
     answers: Receiver<(usize, Said)>,
     users: u32,
-    watch: Option<Box<dyn FnMut(&Progress) + Send>>,
+    watch: Option<Watch>,
 }
+
+type Watch = Box<dyn FnMut(&Progress) + Send>;
 
 /// Logins that are under way at a time where no rate is given, in the whole fleet.
 pub const AT_ONCE: u32 = 64;

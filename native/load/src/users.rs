@@ -5,6 +5,7 @@ mod progress;
 mod report;
 mod server;
 mod steps;
+mod text;
 
 use std::fs;
 use std::io::{self, Write};

@@ -12,6 +12,7 @@ mod alarm;
 mod chatter;
 mod crowd;
 mod orders;
+mod present;
 mod task;
 
 use std::io::{self, Write};

@@ -20,6 +20,7 @@ use crate::tally::Tally;
 use crate::wire::{Answer, ChatterCount, Tick};
 use crate::worker::LATE;
 use crate::worker::crowd::{Crowd, Gone, Watch};
+use crate::worker::present::Present;
 use crate::worker::task::Task;
 
 /// What is asked for. Times are nanoseconds.
@@ -312,57 +313,5 @@ impl Task for Chatter {
 
     fn conversations(&self) -> Option<u32> {
         Some(self.ledger.end())
-    }
-}
-
-/// Those who can send and receive: a set from which one can be drawn.
-#[derive(Debug)]
-struct Present {
-    users: Vec<u32>,
-    /// Of each user, where it is in `users`, or [`NONE`].
-    places: Vec<u32>,
-}
-
-impl Present {
-    fn new(places: usize) -> Self {
-        Self {
-            users: Vec::with_capacity(places),
-            places: vec![NONE; places],
-        }
-    }
-
-    fn has(&self, user: u32) -> bool {
-        self.places[user as usize] != NONE
-    }
-
-    fn add(&mut self, user: u32) {
-        if !self.has(user) {
-            self.places[user as usize] = self.users.len() as u32;
-            self.users.push(user);
-        }
-    }
-
-    fn remove(&mut self, user: u32) {
-        let place = mem::replace(&mut self.places[user as usize], NONE);
-        if place != NONE {
-            self.users.swap_remove(place as usize);
-            if let Some(moved) = self.users.get(place as usize) {
-                self.places[*moved as usize] = place;
-            }
-        }
-    }
-
-    /// Any, but `except`, each as likely as the others. `None` where there is nobody.
-    fn draw(&self, rng: &mut Rng, except: Option<u32>) -> Option<u32> {
-        let others = self.users.len() - usize::from(except.is_some_and(|user| self.has(user)));
-        if others == 0 {
-            return None;
-        }
-        let drawn = self.users[rng.usize(..others)];
-        // The last one stands in for the one who is left out.
-        match except == Some(drawn) {
-            true => self.users.last().copied(),
-            false => Some(drawn),
-        }
     }
 }

@@ -9,8 +9,9 @@
 //! A user is a box in a vector; there is no timer for one: those who join or leave stand in one
 //! queue, which is in the order of their deadlines because all have the same patience.
 
+mod io;
+
 use std::collections::VecDeque;
-use std::mem;
 use std::sync::Arc;
 
 use mio::event::Event as Readiness;
@@ -19,8 +20,8 @@ use mio::{Interest, Registry, Token};
 use crate::clock;
 use crate::errno;
 use crate::fleet::Errors;
-use crate::session::{Channel, Event, Output, Plan, Session};
-use crate::socket::{Connector, Received, Socket, Traffic};
+use crate::session::{Channel, Output, Plan, Session};
+use crate::socket::{Connector, Socket, Traffic};
 use crate::target::Tls;
 use crate::wire::Begin;
 
@@ -245,124 +246,6 @@ impl Crowd {
         deadline
     }
 
-    fn handle(
-        &mut self,
-        place: u32,
-        channel: usize,
-        event: &Readiness,
-        watch: &mut dyn Watch,
-    ) -> Result<(), End> {
-        let which = CHANNELS[channel];
-        let Some(user) = slot(&mut self.users, place) else {
-            return Ok(());
-        };
-        let Some(socket) = &mut user.sockets[channel] else {
-            return Ok(());
-        };
-        if !socket.is_ready() {
-            if !socket.advance(&mut self.traffic).map_err(io("connect"))? {
-                return Ok(());
-            }
-            user.session.connected(which, &mut self.output)?;
-            self.apply(place)?;
-        } else if event.is_writable() {
-            socket.flush(&mut self.traffic).map_err(io("write"))?;
-        }
-        let closing = event.is_read_closed() || event.is_error();
-        loop {
-            // Anew each time: what was just read may have replaced the socket.
-            let Some(user) = slot(&mut self.users, place) else {
-                return Ok(());
-            };
-            let Some(socket) = &mut user.sockets[channel] else {
-                return Ok(());
-            };
-            if !socket.is_ready() {
-                return Ok(());
-            }
-            let count = match socket
-                .read(&mut self.buffer, &mut self.traffic)
-                .map_err(io("read"))?
-            {
-                Received::Nothing => return Ok(()),
-                Received::End => {
-                    user.sockets[channel] = None;
-                    user.session.closed(which, &mut self.output)?;
-                    return self.apply(place);
-                }
-                Received::Bytes(count) => count,
-            };
-            let mut logged_in = false;
-            let result = user.session.received(
-                which,
-                &self.buffer[..count],
-                &mut self.output,
-                &mut |event| match event {
-                    Event::LoggedIn => logged_in = true,
-                    Event::Message(body) => watch.message(place, body),
-                    Event::Other => {}
-                },
-            );
-            if logged_in && user.phase == Phase::Joining {
-                user.phase = Phase::In;
-                self.online += 1;
-                watch.logged_in(place, user.due);
-            }
-            result?;
-            self.apply(place)?;
-            if self.plain && count > 0 && count < self.buffer.len() && !closing {
-                return Ok(());
-            }
-        }
-    }
-
-    /// Does what the session wants done.
-    fn apply(&mut self, place: u32) -> Result<(), End> {
-        let result = self.apply_output(place);
-        let output = &mut self.output;
-        output.writes.iter_mut().for_each(Vec::clear);
-        output.connect = [false; 2];
-        output.start_tls = false;
-        if mem::take(&mut output.close) {
-            return result.and(Err(End::Over));
-        }
-        result
-    }
-
-    fn apply_output(&mut self, place: u32) -> Result<(), End> {
-        let Some(user) = slot(&mut self.users, place) else {
-            return Ok(());
-        };
-        loop {
-            for channel in 0..2 {
-                if mem::take(&mut self.output.connect[channel]) {
-                    let beside = user.sockets[1 - channel].as_ref();
-                    let connected = self.connector.connect(beside);
-                    let mut socket = connected.map_err(io("connect"))?;
-                    register(&self.registry, &mut socket, place, CHANNELS[channel])?;
-                    user.sockets[channel] = Some(socket);
-                }
-                let bytes = &mut self.output.writes[channel];
-                if let (false, Some(socket)) = (bytes.is_empty(), &mut user.sockets[channel]) {
-                    let written = socket.write(bytes, &mut self.traffic);
-                    bytes.clear();
-                    written.map_err(io("write"))?;
-                }
-            }
-            if !mem::take(&mut self.output.start_tls) {
-                return Ok(());
-            }
-            let Some(socket) = &mut user.sockets[0] else {
-                return Ok(());
-            };
-            socket.start_tls(&self.connector).map_err(io("tls"))?;
-            if !socket.advance(&mut self.traffic).map_err(io("tls"))? {
-                return Ok(());
-            }
-            user.session.connected(Channel::First, &mut self.output)?;
-        }
-    }
-
     fn end(&mut self, user: u32, ended: Result<(), End>, watch: &mut dyn Watch) {
         if let Err(end) = ended
             && let Some(gone) = self.remove(user, &end)
@@ -372,6 +255,8 @@ impl Crowd {
     }
 
     fn remove(&mut self, user: u32, end: &End) -> Option<Gone> {
+        // What it wanted done is not to be done for somebody else.
+        self.clear_output();
         let gone = self.users.get_mut(user as usize)?.take()?;
         let kind = match end {
             End::Over => "closed by the server",
@@ -390,8 +275,6 @@ impl Crowd {
         })
     }
 }
-
-const CHANNELS: [Channel; 2] = [Channel::First, Channel::Second];
 
 /// Why a user is to be removed.
 #[derive(Debug, PartialEq, Eq)]
@@ -412,10 +295,6 @@ impl From<String> for End {
     fn from(kind: String) -> Self {
         Self::Fault(kind)
     }
-}
-
-fn io(what: &'static str) -> impl Fn(std::io::Error) -> End {
-    move |error| End::Fault(errno::kind(what, &error))
 }
 
 fn slot(users: &mut [Option<Box<User>>], user: u32) -> Option<&mut User> {
