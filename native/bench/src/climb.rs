@@ -33,6 +33,9 @@ const PAUSE: f64 = 60.0;
 /// Descriptors that a node keeps for other things than the clients of a step: what it opens in passing.
 const SPARE: u64 = 50;
 
+/// Users who chat before the first step, below which they are.
+const WARM: u32 = 40;
+
 /// What was found.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Measured {
@@ -135,6 +138,12 @@ fn climb(bench: &Bench, side: Side, steps: &[u32], time: Duration) -> Result<Way
         .filter(|&users| fits(side, users, &way))
         .max();
     let mut crowd = Crowd::start(bench, &site, TRANSPORT, reach.unwrap_or(1))?;
+    // A node's first messages load code, which belongs to no step.
+    crowd.log_in(WARM)?;
+    crowd.chatter(
+        f64::from(WARM),
+        bench.pick(Duration::from_secs(2), Duration::from_millis(300)),
+    )?;
     for &users in steps {
         if !fits(side, users, &way) {
             way.ends_before = Some(users);

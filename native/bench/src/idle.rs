@@ -18,7 +18,7 @@ use crate::part::Part;
 use crate::rig::{Setup, Site};
 use crate::section::Section;
 use crate::side::{BOTH, Side};
-use crate::slope::Sample;
+use crate::slope::{Sample, without_rare_types};
 
 /// Part 5.
 #[derive(Debug)]
@@ -200,7 +200,7 @@ impl Held<'_> {
             .site
             .beam()
             .ok_or_else(|| Error::from("a site without a node"))?;
-        let account = beam.account(collect)?;
+        let account = without_rare_types(beam.account(collect)?, u64::from(users) / 2);
         let node = Resident::of(&[self.site.pid()])?;
         let ecm = Resident::of(&self.site.ecm_pids())?;
         Ok(Sample {

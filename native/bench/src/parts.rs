@@ -1,7 +1,7 @@
 //! The parts, in the order of the document.
 
 use crate::part::{Entry, entry};
-use crate::{chat, edge, http, idle, logins};
+use crate::{chat, climb, edge, http, idle, logins};
 
 /// All parts.
 pub const PARTS: &[Entry] = &[
@@ -10,4 +10,5 @@ pub const PARTS: &[Entry] = &[
     entry::<logins::LogIn>(),
     entry::<idle::Idle>(),
     entry::<edge::Edge>(),
+    entry::<climb::Climb>(),
 ];

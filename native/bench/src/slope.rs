@@ -34,7 +34,8 @@ pub struct PerUser {
     pub beam: f64,
     /// What the BEAM's allocators hold from the system.
     pub allocated: f64,
-    /// By what it is, in the order in which it is told: together `allocated`, and megaphone's NIF beside it.
+    /// By what it is, in the order in which it is told: together `beam`, what the allocators hold beyond that, and
+    /// megaphone's NIF beside both.
     pub kinds: Vec<Kind>,
     /// Resident memory of the edges.
     pub ecm_rss: f64,
@@ -101,6 +102,21 @@ pub fn per_user(from: &Sample, to: &Sample) -> PerUser {
     }
 }
 
+/// Puts all types of processes with fewer than this many together: a node has some two hundred types that come once.
+pub fn without_rare_types(mut account: Account, fewest: u64) -> Account {
+    let mut others = Processes::default();
+    account.processes.retain(|_, all| {
+        let rare = all.count < fewest;
+        if rare {
+            others.count += all.count;
+            others.memory += all.memory;
+        }
+        !rare
+    });
+    account.processes.insert("others".to_owned(), others);
+    account
+}
+
 fn memory(account: &Account, kind: &str) -> u64 {
     account.memory.get(kind).copied().unwrap_or(0)
 }
@@ -142,7 +158,8 @@ fn kinds(from: &Sample, to: &Sample, users: f64) -> Vec<Kind> {
     // `erlang:memory` counts what drivers and NIFs have of the BEAM's allocators as the system's. Rust has its own.
     kinds.push(kind(PORTS, system - binary - ets - code));
     kinds.push(kind(NIF, slope(&|account| account.nifs.values().sum())));
-    let overhead = slope(&|account| account.allocated) - slope(&|account| memory(account, "total"));
+    // Not less `total`: that counts code which lies outside of the allocators.
+    let overhead = slope(&|account| account.allocated) - slope(&|account| account.used);
     kinds.push(kind(OVERHEAD, overhead));
     kinds
 }
@@ -201,6 +218,31 @@ mod tests {
         );
         assert_eq!((one.ecm_rss, one.ecm_pss), (300.0, 290.0));
         assert_eq!((one.processes, one.ports, one.descriptors), (3.0, 0.0, 1.0));
+    }
+
+    #[test]
+    fn rare_types_are_put_together_and_none_is_lost() {
+        let one = |count| Processes {
+            count,
+            memory: count * 10,
+        };
+        let processes = [("common", one(100)), ("rare", one(1)), ("rarer", one(2))];
+        let processes = processes.map(|(name, all)| (name.to_owned(), all)).into();
+        let account = without_rare_types(
+            Account {
+                processes,
+                ..Account::default()
+            },
+            3,
+        );
+        let found: Vec<_> = account.processes.into_iter().collect();
+        assert_eq!(
+            found,
+            [
+                ("common".to_owned(), one(100)),
+                ("others".to_owned(), one(3))
+            ]
+        );
     }
 
     #[test]

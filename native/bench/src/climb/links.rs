@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::memory::Resident;
 use crate::rig::{Child, Setup, Site};
 use crate::side::Side;
+use crate::slope::without_rare_types;
 
 /// Rounds of one frame to each connection and one back.
 const ROUNDS: u32 = 3;
@@ -79,7 +80,7 @@ fn held(site: &Site) -> Result<Held> {
         .ok_or_else(|| Error::from("a site without a node"))?;
     Ok(Held {
         node: Resident::of(&[site.pid()])?,
-        account: beam.account(false)?,
+        account: without_rare_types(beam.account(false)?, 100),
     })
 }
 
