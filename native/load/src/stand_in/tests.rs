@@ -1,0 +1,8 @@
+//! The stand-in over real sockets, with clients that are written out here: none of the tool's own
+//! code is on their side.
+
+mod bosh;
+mod c2s;
+mod faults;
+mod support;
+mod websocket;
