@@ -11,10 +11,11 @@ export REBAR_OFFLINE = 1
 
 .PHONY: build run test check soak fuzz memcheck bench install uninstall clean help
 
-build: ## compile the NIF, the edge daemon and the Erlang application (the default)
+build: ## compile the NIF, the edge daemon, the load tool and the Erlang application (the default)
 	scripts/packages build
 	@echo 'compiling; the Rust parts take a few minutes the first time'
 	rebar3 compile
+	@scripts/native load
 
 run: ## start an ejabberd of its own with a web chat through megaphone, until Ctrl-C (scripts/run --help)
 	scripts/packages build run
@@ -45,7 +46,7 @@ memcheck: ## the NIF's suites under AddressSanitizer, some minutes (SUITES='sock
 bench: build ## measure against plain Erlang, side by side (QUICK=1: under a minute; WRITE=1: into docs/benchmarks.md)
 	@scripts/bench $(if $(WRITE),--write)
 
-install: ## put the built application where Erlang, and so ejabberd, finds it, and megaphone-ecm into PREFIX/bin
+install: ## put the built application where Erlang, and so ejabberd, finds it, and megaphone-ecm and megaphone-load into PREFIX/bin
 	@scripts/install $(BUILT) "$(DESTDIR)$(ERL_LIB)/megaphone-$(VERSION)" "$(DESTDIR)$(PREFIX)/bin"
 
 uninstall: ## take away what `make install` put there

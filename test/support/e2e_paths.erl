@@ -1,7 +1,7 @@
 %% Where the things that the end-to-end suites start are found in a checkout.
 -module(e2e_paths).
 
--export([root/0, ejabberd/1, installed/0, clients/0, node_modules/0, python/0, app_ebin/0, ecm/0, canary/0]).
+-export([root/0, ejabberd/1, installed/0, clients/0, node_modules/0, python/0, app_ebin/0, ecm/0, canary/0, load/0]).
 
 %% The top of the checkout: rebar3 runs the suites from copies below _build, so
 %% the way there is up from this module's own beam.
@@ -35,6 +35,9 @@ ecm() -> filename:join([code:lib_dir(megaphone), "priv", "megaphone-ecm"]).
 
 -spec canary() -> file:filename().
 canary() -> filename:join([code:lib_dir(megaphone), "priv", "megaphone-canary"]).
+
+-spec load() -> file:filename().
+load() -> filename:join([code:lib_dir(megaphone), "priv", "megaphone-load"]).
 
 up("/") -> error(checkout_not_found);
 up(Dir) ->

@@ -34,6 +34,7 @@ pub struct Account {
     /// `erlang:memory/0`: total, processes, binary, ets, code, system, ...
     pub memory: BTreeMap<String, u64>,
     /// What the allocators hold from the system, whether in use or not (`erts_alloc` carriers).
+    /// Code that the emulator's JIT has made is in `memory` and not in here.
     pub allocated: u64,
     /// What of `allocated` is in use; the rest is the allocators' overhead.
     pub used: u64,
