@@ -1,8 +1,10 @@
 //! Plots, as data. [`Plot::svg`] draws them.
 
 mod bars;
+mod canvas;
 mod ink;
 mod lines;
+mod scale;
 
 pub use ink::Ink;
 
