@@ -165,7 +165,8 @@ pub struct Args {
         help_heading = "The server"
     )]
     pub erlang_port: Option<u16>,
-    /// After that, have every process of the node collect its garbage, and read all anew
+    /// After that, have every process of the node collect its garbage, and read all anew. Later
+    /// steps begin so much smaller
     #[arg(long, requires = "erlang_node", help_heading = "The server")]
     pub collect: bool,
 

@@ -89,7 +89,7 @@ fn work(mut poll: Poll) -> Result<(), String> {
         for event in &events {
             match event.token() {
                 ORDERS => orders.read()?,
-                ALARM => {}
+                ALARM => worker.alarm.rang(),
                 _ => {
                     worker.crowd.ready(event, worker.task.as_mut());
                     worker.task.hurry(&mut worker.crowd);

@@ -126,8 +126,8 @@ impl Report {
     pub(super) fn verdict(&self) -> Result<(), String> {
         match self.faults {
             0 => Ok(()),
-            1 => Err("1 thing went wrong".into()),
-            faults => Err(format!("{faults} things went wrong")),
+            1 => Err("1 fault: see the report".into()),
+            faults => Err(format!("{faults} faults: see the report")),
         }
     }
 }

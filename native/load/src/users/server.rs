@@ -79,6 +79,11 @@ impl Server {
         })
     }
 
+    /// Fails where something of it cannot be read.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.read(false).map(drop)
+    }
+
     /// Its memory as it is, and, where that is asked for, after every process of the node has
     /// collected its garbage.
     pub(super) fn memory(&self) -> Result<(Memory, Option<Memory>), String> {
@@ -90,10 +95,7 @@ impl Server {
     fn read(&self, collect: bool) -> Result<Memory, String> {
         let account = match &self.node {
             None => None,
-            Some(node) => Some(
-                node.account(collect)
-                    .map_err(|error| format!("{}: {error}", node.name))?,
-            ),
+            Some(node) => Some(node.account(collect)?),
         };
         let usages = self.pids.iter().map(|pid| usage(*pid, Usage::of));
         let usages = usages.collect::<Result<Vec<_>, _>>()?;

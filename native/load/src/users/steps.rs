@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_secs(1);
 pub(super) fn run(args: &Args, options: &Options) -> Result<Report, String> {
     let server = Server::new(args);
     // What cannot be read is to be known before anything is loaded.
-    server.memory()?;
+    server.check()?;
     let mut load = Load::start(args, options, server)?;
     let mut report = Report::new(args, options);
     for users in &args.users {
