@@ -32,7 +32,7 @@ fn about(measured: &Measured) -> String {
     format!(
         "{users} anonymous users are logged in at each of stock, megaphone and the stand-in, all at once, and random \
          pairs of them send each other messages with {body} bytes of body. First the load that each holds is looked \
-         for: two seconds a step, doubling, then halving the gap three times; a load is held while 99 of 100 messages \
+         for: two seconds a step, doubling, then (but for the stand-in) halving the gap three times; a load is held while 99 of 100 messages \
          arrive within {bound:.0} ms of when they were due and the generator can send what is due. Then all three \
          get half of what the weaker of stock and megaphone holds, in windows of four seconds that alternate. \
          Processor seconds are for a million messages, with everything that the node does meanwhile (held BOSH \
