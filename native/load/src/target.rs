@@ -87,9 +87,9 @@ impl Target {
         insecure: bool,
     ) -> Result<Self, String> {
         let wrong = |why: &str| format!("{url}: {why}");
-        let (scheme, rest) = url
-            .split_once("://")
-            .ok_or_else(|| wrong("a URL begins with xmpp:// or ws:// or http://, or xmpps:// ..."))?;
+        let (scheme, rest) = url.split_once("://").ok_or_else(|| {
+            wrong("a URL begins with xmpp:// or ws:// or http://, or xmpps:// ...")
+        })?;
         let (transport, secure, default_port, default_path) = match scheme {
             "xmpp" => (Transport::C2s, false, 5222, ""),
             "xmpps" => (Transport::C2s, true, 5223, ""),
@@ -129,7 +129,12 @@ impl Target {
             },
             addresses: resolve(host, port).map_err(|error| wrong(&error.to_string()))?,
             authority: authority.to_owned(),
-            path: if transport == Transport::C2s { "" } else { path }.to_owned(),
+            path: if transport == Transport::C2s {
+                ""
+            } else {
+                path
+            }
+            .to_owned(),
             domain: domain.unwrap_or(host).to_owned(),
             insecure,
         })
@@ -146,7 +151,10 @@ impl Target {
 
 /// Host (without the brackets of IPv6) and port of `host:port`.
 fn split_port(authority: &str) -> (&str, Option<&str>) {
-    if let Some((host, rest)) = authority.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+    if let Some((host, rest)) = authority
+        .strip_prefix('[')
+        .and_then(|rest| rest.split_once(']'))
+    {
         return (host, rest.strip_prefix(':'));
     }
     match authority.split_once(':') {

@@ -101,8 +101,11 @@ impl Head<'_> {
     }
 }
 
-/// A body in chunks (RFC 9112, 7.1), and how many bytes it took; `None`: it is not whole.
-fn chunked(bytes: &[u8]) -> Result<Option<(usize, Cow<'_, [u8]>)>, Fault> {
+/// A body, and how many bytes it took.
+type Body<'a> = (usize, Cow<'a, [u8]>);
+
+/// A body in chunks (RFC 9112, 7.1); `None`: it is not whole.
+fn chunked(bytes: &[u8]) -> Result<Option<Body<'_>>, Fault> {
     let wrong = Fault::Protocol("an HTTP chunk that is none");
     let mut body = Vec::new();
     let mut at = 0;
@@ -171,7 +174,9 @@ mod tests {
     #[test]
     fn whether_a_connection_lives_on_is_seen() {
         assert!(!whole(b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n").keep_alive);
-        assert!(!whole(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: Close\r\n\r\n").keep_alive);
+        assert!(
+            !whole(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: Close\r\n\r\n").keep_alive
+        );
     }
 
     #[test]

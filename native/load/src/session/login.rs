@@ -99,12 +99,7 @@ impl Login {
         }
     }
 
-    fn features(
-        &mut self,
-        plan: &Plan,
-        user: u32,
-        features: &Element<'_>,
-    ) -> Result<Next, Fault> {
+    fn features(&mut self, plan: &Plan, user: u32, features: &Element<'_>) -> Result<Next, Fault> {
         if plan.target.tls == Tls::Starttls && !self.in_tls {
             if features.child("starttls").is_none() {
                 return Err(Fault::Protocol("the server offers no STARTTLS"));
@@ -140,7 +135,9 @@ impl Login {
     fn challenge(&mut self, stanza: &Element<'_>) -> Result<Next, Fault> {
         let challenge = decode(stanza)?;
         let response = match &mut self.sasl {
-            Some(sasl) => sasl.response(&challenge).map_err(|error| sasl_fault(&error))?,
+            Some(sasl) => sasl
+                .response(&challenge)
+                .map_err(|error| sasl_fault(&error))?,
             None => Vec::new(),
         };
         Ok(Next::Say(format!(
@@ -220,10 +217,14 @@ fn choose(
         };
     };
     let mechanism = match mechanism {
-        Mechanism::Best => [Mechanism::ScramSha256, Mechanism::ScramSha1, Mechanism::Plain]
-            .into_iter()
-            .find(|mechanism| offers(mechanism.name()))
-            .ok_or_else(|| not_offered("SCRAM-SHA-256, SCRAM-SHA-1 or PLAIN"))?,
+        Mechanism::Best => [
+            Mechanism::ScramSha256,
+            Mechanism::ScramSha1,
+            Mechanism::Plain,
+        ]
+        .into_iter()
+        .find(|mechanism| offers(mechanism.name()))
+        .ok_or_else(|| not_offered("SCRAM-SHA-256, SCRAM-SHA-1 or PLAIN"))?,
         one if offers(one.name()) => *one,
         other => return Err(not_offered(other.name())),
     };
@@ -268,11 +269,15 @@ fn refused(iq: &Element<'_>) -> Result<(), Fault> {
         return Ok(());
     }
     let condition = iq.child("error").map(|error| error.condition());
-    Err(Fault::Refused(condition.unwrap_or_else(|| "undefined".into())))
+    Err(Fault::Refused(
+        condition.unwrap_or_else(|| "undefined".into()),
+    ))
 }
 
 impl fmt::Debug for Login {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Login").field("step", &self.step).finish_non_exhaustive()
+        f.debug_struct("Login")
+            .field("step", &self.step)
+            .finish_non_exhaustive()
     }
 }

@@ -146,7 +146,9 @@ enum Phase {
 #[derive(Debug)]
 enum Carrier {
     /// Nothing: they follow each other on a stream, whose header is still to come or not.
-    Stream { header: bool },
+    Stream {
+        header: bool,
+    },
     WebSocket(WebSocket),
     Bosh(Box<Bosh>),
 }
@@ -228,7 +230,14 @@ impl Session {
             return;
         }
         let (to, namespace) = (escape(to), self.namespace());
-        let parts = ["<message", namespace, " type='chat' to='", &to, "'><body>", body];
+        let parts = [
+            "<message",
+            namespace,
+            " type='chat' to='",
+            &to,
+            "'><body>",
+            body,
+        ];
         let [a, b, c, d, e, f] = parts;
         self.say(&[a, b, c, d, e, f, "</body></message>"], out);
         self.flush(out);
@@ -245,7 +254,10 @@ impl Session {
         match &mut self.carrier {
             Carrier::Stream { .. } => self.say(&["</stream:stream>"], out),
             Carrier::WebSocket(_) => {
-                self.say(&["<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>"], out);
+                self.say(
+                    &["<close xmlns='urn:ietf:params:xml:ns:xmpp-framing'/>"],
+                    out,
+                );
             }
             Carrier::Bosh(bosh) => {
                 bosh.ask(Ask::Terminate);
@@ -433,7 +445,9 @@ impl Session {
             return Err(Fault::Protocol("an HTTP response to nothing"));
         }
         if response.status != 200 {
-            return self.failed(Fault::Http(response.status), out).map(|()| response.length);
+            return self
+                .failed(Fault::Http(response.status), out)
+                .map(|()| response.length);
         }
         let (text, _) = xml::utf8(&response.body);
         let body = match xml::find(text, false) {
@@ -584,7 +598,9 @@ impl Session {
         let [first, _] = &mut out.writes;
         match &mut self.carrier {
             Carrier::Stream { .. } => {
-                parts.iter().for_each(|part| first.extend_from_slice(part.as_bytes()));
+                parts
+                    .iter()
+                    .for_each(|part| first.extend_from_slice(part.as_bytes()));
             }
             Carrier::WebSocket(_) => websocket::write_text(parts, first),
             Carrier::Bosh(bosh) => bosh.say(parts),

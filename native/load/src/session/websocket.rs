@@ -125,7 +125,9 @@ fn check(head: &Head<'_>, accept: &str) -> Result<(), Fault> {
     }
     match head.header("sec-websocket-accept") {
         Some(found) if found == accept => Ok(()),
-        _ => Err(Fault::Protocol("not the answer to this WebSocket handshake")),
+        _ => Err(Fault::Protocol(
+            "not the answer to this WebSocket handshake",
+        )),
     }
 }
 

@@ -242,8 +242,7 @@ mod tests {
 
     #[test]
     fn every_prefix_of_an_element_wants_more() {
-        let text =
-            "<a x='&gt;>' y=\"/>'\"><b>t&amp;<![CDATA[</a>]]></b><a/><c>\u{e4}</c ></a>";
+        let text = "<a x='&gt;>' y=\"/>'\"><b>t&amp;<![CDATA[</a>]]></b><a/><c>\u{e4}</c ></a>";
         for end in (0..text.len()).filter(|&end| text.is_char_boundary(end)) {
             assert!(
                 matches!(find(&text[..end], false), Ok(Found::More(0))),
@@ -258,17 +257,33 @@ mod tests {
     fn a_stream_has_a_header_and_an_end() {
         let text = "<?xml version='1.0'?> <stream:stream id='1'>";
         for end in 0..text.len() {
-            assert!(matches!(find(&text[..end], true), Ok(Found::More(_))), "{end}");
+            assert!(
+                matches!(find(&text[..end], true), Ok(Found::More(_))),
+                "{end}"
+            );
         }
         assert!(matches!(find(text, true), Ok(Found::Header(used)) if used == text.len()));
-        assert!(matches!(find(" </stream:stream", false), Ok(Found::More(1))));
-        assert!(matches!(find(" </stream:stream>", false), Ok(Found::End(17))));
+        assert!(matches!(
+            find(" </stream:stream", false),
+            Ok(Found::More(1))
+        ));
+        assert!(matches!(
+            find(" </stream:stream>", false),
+            Ok(Found::End(17))
+        ));
         assert!(matches!(find(" \n", false), Ok(Found::More(2))));
     }
 
     #[test]
     fn what_is_forbidden_is_wrong_at_once() {
-        for text in ["x", "<a><!--", "<!DOCTYPE", "<a><?x y?>", "<a></b>", "<?xml version='1.0'?>"] {
+        for text in [
+            "x",
+            "<a><!--",
+            "<!DOCTYPE",
+            "<a><?x y?>",
+            "<a></b>",
+            "<?xml version='1.0'?>",
+        ] {
             assert!(find(text, false).is_err(), "{text}");
         }
     }
