@@ -12,6 +12,7 @@ use super::wire::lock;
 
 /// How probable each fault is, from 0 to 1.
 #[derive(Debug, Clone, Copy, Default, PartialEq, clap::Args)]
+#[command(next_help_heading = "Faults on purpose")]
 pub struct Odds {
     /// Lose a message
     #[arg(long, value_name = "P", default_value_t, value_parser = probability, hide_default_value = true)]

@@ -53,22 +53,33 @@ const BACKLOG: i32 = 4096;
 /// After an accept that failed, for want of descriptors as a rule, it is tried again.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+const AFTER_HELP: &str = "\
+In a benchmark it stands in a server's place and shows what generator and kernel cost by
+themselves. With faults it shows that the tool sees them: a message suffers one at most, and what
+was done is printed as one JSON object at the end.
+
+Users log in by SASL ANONYMOUS to any domain, or with an account (PLAIN, SCRAM-SHA-1,
+SCRAM-SHA-256), and stanzas are routed by full JID. There is no TLS and no roster, and nothing is
+stored.
+
+For each listener it prints a line \"listening TRANSPORT ADDRESS\". It serves until its standard
+input ends: keep that open, or nothing is served at all. P is a probability from 0 to 1.
+
+Example, in two terminals:
+  megaphone-load stand-in --c2s 127.0.0.1:5222 --lose 0.01
+  megaphone-load users xmpp://127.0.0.1 --domain localhost --users 100 --chatter 200 --for 10s";
+
 /// See `megaphone-load stand-in --help`.
 #[derive(Debug, clap::Args)]
 #[command(
     about = "Be a small server, to see what generator and kernel cost, or to lose messages on purpose",
-    long_about = "Be a small, cheap server in a real one's place.\n\n\
-        In a benchmark it shows what the generator and the kernel cost by themselves. With faults \
-        it shows that the tool sees them: what it did is printed as one JSON object when it ends.\n\n\
-        Users log in by SASL ANONYMOUS to any domain, or with an account (--accounts), and their \
-        stanzas are routed by full JID. There is no TLS, no roster, nothing is stored.\n\n\
-        For each listener it prints a line `listening TRANSPORT ADDRESS`, then it serves until its \
-        standard input ends: keep that open, or nothing is served at all.",
-    after_help = "Example, in two terminals:\n  \
-        megaphone-load stand-in --c2s 127.0.0.1:5222 --lose 0.01\n  \
-        megaphone-load users xmpp://127.0.0.1 --domain localhost --users 100 --chatter 200 --for 10s"
+    after_help = AFTER_HELP
 )]
 pub struct Args {
+    /// Threads; more than one costs more processor time a message
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    threads: usize,
+
     /// Serve XMPP over TCP here; port 0 takes a free one
     #[arg(long, value_name = "ADDRESS", help_heading = "Listeners")]
     c2s: Vec<SocketAddr>,
@@ -112,9 +123,6 @@ pub struct Args {
     /// Draw the faults from this number: the same draws for the same number
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Threads; more than one costs more processor time a message
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    threads: usize,
 }
 
 /// Runs it until standard input ends. The error is for a person.
