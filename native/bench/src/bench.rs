@@ -106,21 +106,22 @@ impl Bench {
         }
     }
 
-    /// Runs `megaphone-load ARGS --json` and reads its report. Blocks until it has ended.
+    /// Runs `megaphone-load ARGS --json` and reads its report. Blocks until it has ended. That it was not content (bytes
+    /// were lost, say) is a fault; the error is that there is no report.
     pub fn load<T: DeserializeOwned>(&self, args: &[&str]) -> Result<T> {
+        let what = format!("megaphone-load {}", args.join(" "));
         let mut command = self.bound(&self.load);
-        command.args(args).arg("--json");
-        let text = self.output(&mut command)?;
-        let last = text.lines().last().unwrap_or_default();
-        // A report may be printed over several lines.
-        serde_json::from_str(last)
-            .or_else(|_| serde_json::from_str(&text))
-            .map_err(|error| {
-                Error(format!(
-                    "megaphone-load {}: {error} in: {text}",
-                    args.join(" ")
-                ))
-            })
+        command.args(args).arg("--json").stdin(Stdio::null());
+        let output = command.output().map_err(|error| Error::of(&what, error))?;
+        let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+        let report = String::from_utf8_lossy(&output.stdout);
+        let report = report.lines().last().unwrap_or_default();
+        let report = serde_json::from_str(report)
+            .map_err(|error| Error(format!("{what}: {error}: {report} {said}")))?;
+        if !output.status.success() {
+            self.fault(format!("{what}: {said}"));
+        }
+        Ok(report)
     }
 
     /// A command for a program that is killed when this one dies.

@@ -124,7 +124,10 @@ fn show(bench: &Bench, part: &Entry, result: &PartResult) -> Result<()> {
     if !bench.quick() {
         println!("{text}");
     } else if result.faults.is_empty() {
-        println!("ok part {} {} ({:.1} s)", part.number, part.name, result.seconds);
+        println!(
+            "ok part {} {} ({:.1} s)",
+            part.number, part.name, result.seconds
+        );
     }
     for fault in &result.faults {
         println!(

@@ -7,6 +7,7 @@
 //! Everything is started by the main thread and dies with it, whatever becomes of it.
 
 pub mod bench;
+pub mod bulk;
 pub mod chat;
 pub mod cli;
 pub mod climb;
@@ -33,6 +34,7 @@ pub mod section;
 pub mod side;
 pub mod slope;
 pub mod store;
+pub mod terms;
 pub mod watch;
 
 pub use error::{Error, Result};

@@ -15,6 +15,9 @@ const GAP: f64 = 0.7;
 /// How wide a bar is, of the place that it has.
 const FILL: f64 = 0.82;
 
+/// From one line of text to the next.
+const LINE: i32 = 15;
+
 /// Of a bar that nothing is beside, as a share of all: it would be a wall.
 const WIDEST: f64 = 0.12;
 
@@ -33,17 +36,24 @@ fn draw(plot: &Bars, sheet: &Sheet<'_>) -> Result<()> {
     let bars = || plot.groups.iter().flat_map(|group| &group.bars);
     // Room for the number above the highest.
     let y = Scale::round(&plot.y, bars().map(|bar| top(bar) * 1.06));
-    let labelled = bars().any(|bar| !bar.label.is_empty());
     let across: f64 = plot
         .groups
         .iter()
         .map(|group| group.bars.len() as f64 + GAP)
         .sum();
+    // The plot's width without what is beside it tells whether labels below bars take two lines.
+    let pitch = f64::from(canvas::WIDTH - 100) / across;
+    let labels = bars()
+        .map(|bar| lines(&bar.label, pitch))
+        .filter(|lines| lines != &[""])
+        .map(|lines| lines.len())
+        .max();
+    let labels = labels.map_or(0, |lines| 2 + LINE * lines as i32);
     let mut chart = ChartBuilder::on(sheet)
         .margin_right(16)
         .margin_top(14)
         .margin_left(8)
-        .margin_bottom(if labelled { 50 } else { 32 })
+        .margin_bottom(32 + labels)
         .y_label_area_size(74)
         .build_cartesian_2d(Scale::bare(0.0..across), y.clone())
         .map_err(failed)?;
@@ -67,7 +77,6 @@ fn draw(plot: &Bars, sheet: &Sheet<'_>) -> Result<()> {
         let (sheet_x, sheet_y) = sheet.get_pixel_range();
         (x - sheet_x.start, y - sheet_y.start)
     };
-    let pitch = f64::from(area.dim_in_pixel().0) / across;
     let half = (FILL / 2.0).min(across * WIDEST / 2.0);
     let mut left = GAP / 2.0;
     for group in &plot.groups {
@@ -78,9 +87,8 @@ fn draw(plot: &Bars, sheet: &Sheet<'_>) -> Result<()> {
         let middle = left + group.bars.len() as f64 / 2.0;
         let (x, y) = pixel(middle, 0.0);
         let style = canvas::style(TEXT, HPos::Center, VPos::Top);
-        let below = if labelled { 25 } else { 8 };
         sheet
-            .draw(&Text::new(group.label.clone(), (x, y + below), style))
+            .draw(&Text::new(group.label.clone(), (x, y + 8 + labels), style))
             .map_err(failed)?;
         left += group.bars.len() as f64 + GAP;
     }
@@ -128,12 +136,22 @@ fn draw_bar(
         .map_err(failed)?;
     if !bar.label.is_empty() {
         let (x, y) = pixel(middle, 0.0);
-        let style = canvas::style(fitting(&bar.label, pitch), HPos::Center, VPos::Top);
-        sheet
-            .draw(&Text::new(bar.label.clone(), (x, y + 7), style))
-            .map_err(failed)?;
+        for (line, text) in (0..).zip(lines(&bar.label, pitch)) {
+            let style = canvas::style(fitting(text, pitch), HPos::Center, VPos::Top);
+            sheet
+                .draw(&Text::new(text.to_owned(), (x, y + 6 + line * LINE), style))
+                .map_err(failed)?;
+        }
     }
     Ok(())
+}
+
+/// A label that does not fit is broken at its first space.
+fn lines(label: &str, pixels: f64) -> Vec<&str> {
+    match label.split_once(' ') {
+        Some((first, rest)) if f64::from(canvas::width(label, TEXT)) >= pixels => vec![first, rest],
+        _ => vec![label],
+    }
 }
 
 /// The size at which a text fits so many pixels; one that is too long even when small overlaps.

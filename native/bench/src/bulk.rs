@@ -1,0 +1,263 @@
+//! Part 6: many bytes.
+
+use megaphone_load::bulk::{Direction, Report};
+use serde::{Deserialize, Serialize};
+
+use crate::bench::Bench;
+use crate::error::Result;
+use crate::figure::{Figure, number};
+use crate::measure::in_turns;
+use crate::part::Part;
+use crate::plot::{Axis, Bar, Bars, Group, Ink};
+use crate::rig::{Setup, Site};
+use crate::section::{Cell, Section, Table};
+use crate::side::{BOTH, BySide, Side};
+
+/// Connections at a time.
+const CONNECTIONS: [u32; 2] = [1, 1000];
+
+/// Part 6.
+#[derive(Debug)]
+pub struct Bulk;
+
+/// What was measured.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Measured {
+    rows: Vec<Row>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Row {
+    connections: u32,
+    direction: Direction,
+    found: BySide<Vec<Report>>,
+}
+
+impl Part for Bulk {
+    type Measured = Measured;
+    const NUMBER: u8 = 6;
+    const NAME: &'static str = "bulk";
+    const TITLE: &'static str = "Many bytes";
+
+    fn measure(bench: &Bench) -> Result<Measured> {
+        let sites = Site::start_all(bench, &BOTH, &Setup::default())?;
+        let mut rows = Vec::new();
+        for connections in CONNECTIONS {
+            for direction in [Direction::Up, Direction::Down] {
+                bench.say(format!("{connections} connections, {}", name(direction)));
+                let found = in_turns(&BOTH, bench.runs(), |side, _| {
+                    move_bytes(bench, &sites[&side], connections, direction)
+                })?;
+                rows.push(Row {
+                    connections,
+                    direction,
+                    found,
+                });
+            }
+        }
+        Ok(Measured { rows })
+    }
+
+    fn section(measured: &Measured) -> Section {
+        let mut section = Section::default();
+        section.text(TEXT);
+        section
+            .table(table(&measured.rows))
+            .plot(speed(&measured.rows))
+            .plot(cpu(&measured.rows));
+        section
+    }
+}
+
+const TEXT: &str = "\
+As many bytes as go, to a process that reads (`gen_tcp:recv`) or from one that writes blocks of 64 KB, over one
+connection and over a thousand at a time; the same module behind stock's listener and behind megaphone. An XMPP server
+hardly ever does this, but it shows what a byte costs on its way: over stock's connection the kernel copies it once into
+the node; over megaphone it goes through the ECM and a link of its own, where each connection may have only so much under
+way (its window), so that one that is fast cannot hold up the others. Loopback makes the difference as large as it can
+be: between machines the network is the limit. Fairness is Jain's index of what each connection got: 1 when all have the
+same.";
+
+fn move_bytes(
+    bench: &Bench,
+    site: &Site,
+    connections: u32,
+    direction: Direction,
+) -> Result<Report> {
+    let address = site.address("bulk")?.to_string();
+    let pids: Vec<String> = std::iter::once(site.pid())
+        .chain(site.ecm_pids())
+        .map(|pid| pid.to_string())
+        .collect();
+    let connections = connections.to_string();
+    let mut args = vec![
+        "bulk",
+        &address,
+        "--connections",
+        &connections,
+        "--direction",
+        name(direction),
+    ];
+    args.extend([
+        "--for",
+        bench.pick("3s", "300ms"),
+        "--warm-up",
+        bench.pick("1s", "100ms"),
+    ]);
+    pids.iter()
+        .for_each(|pid| args.extend(["--server-pid", pid]));
+    let watch = site.watch(bench, &format!("bulk-{connections}-{}", name(direction)))?;
+    let report: Report = bench.load(&args)?;
+    watch.end(report.window.generator_cpu)?;
+    Ok(report)
+}
+
+fn name(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Up => "up",
+        Direction::Down => "down",
+    }
+}
+
+fn megabytes(reports: &[Report]) -> Figure {
+    reports
+        .iter()
+        .map(|report| report.megabytes_per_second)
+        .collect()
+}
+
+/// Seconds of CPU for 10^9 bytes, of some of the processes: the first is ejabberd, the others are ECMs.
+fn per_gigabyte(reports: &[Report], of: impl Fn(&Report) -> f64) -> Figure {
+    reports
+        .iter()
+        .map(|report| of(report) * 1e9 / report.bytes.max(1) as f64)
+        .collect()
+}
+
+fn ejabberd(reports: &[Report]) -> Figure {
+    per_gigabyte(reports, |report| {
+        report.window.server_cpu.first().copied().unwrap_or(0.0)
+    })
+}
+
+fn ecm(reports: &[Report]) -> Figure {
+    per_gigabyte(reports, |report| {
+        report.window.server_cpu.iter().skip(1).sum()
+    })
+}
+
+fn both(reports: &[Report]) -> Figure {
+    per_gigabyte(reports, |report| report.window.server_cpu.iter().sum())
+}
+
+fn generator(reports: &[Report]) -> Figure {
+    per_gigabyte(reports, |report| report.window.generator_cpu)
+}
+
+fn fairness(reports: &[Report]) -> Figure {
+    reports.iter().map(|report| report.shares.jain).collect()
+}
+
+fn label(row: &Row) -> String {
+    let direction = match row.direction {
+        Direction::Up => "to ejabberd",
+        Direction::Down => "from ejabberd",
+    };
+    match row.connections {
+        1 => format!("1 connection, {direction}"),
+        more => format!("{}, {direction}", number(f64::from(more))),
+    }
+}
+
+fn table(rows: &[Row]) -> Table {
+    let header = [
+        "connections",
+        "side",
+        "MB/s",
+        "ejabberd CPU",
+        "ECM CPU",
+        "both",
+        "generator CPU",
+        "fairness",
+    ];
+    let mut table = Table::new("CPU in seconds per GB (10⁹ bytes).", &header);
+    for row in rows {
+        for side in BOTH {
+            let reports = &row.found[&side];
+            let only_ecm = if side == Side::Megaphone {
+                Cell::from(ecm(reports))
+            } else {
+                Cell::from("–")
+            };
+            table.row([
+                Cell::from(label(row)),
+                Cell::from(side.to_string()),
+                megabytes(reports).into(),
+                ejabberd(reports).into(),
+                only_ecm,
+                both(reports).into(),
+                generator(reports).into(),
+                fairness(reports).into(),
+            ]);
+        }
+        let beside = |of: fn(&[Report]) -> Figure| {
+            let words = of(&row.found[&Side::Megaphone]).beside(&of(&row.found[&Side::Stock]));
+            Cell::from(format!("*{words}*"))
+        };
+        table.row([
+            Cell::from(label(row)),
+            Cell::from("*megaphone beside stock*"),
+            beside(megabytes),
+            beside(ejabberd),
+            Cell::from(""),
+            beside(both),
+            beside(generator),
+            beside(fairness),
+        ]);
+    }
+    table
+}
+
+fn speed(rows: &[Row]) -> Bars {
+    let group = |row: &Row| Group {
+        label: label(row),
+        bars: BOTH
+            .iter()
+            .map(|side| Bar::plain(Ink::from(*side), &megabytes(&row.found[side])))
+            .collect(),
+    };
+    Bars {
+        file: "bulk-speed".to_owned(),
+        title: "Bytes as fast as they go".to_owned(),
+        y: Axis::linear("MB/s"),
+        legend: vec![
+            (Ink::Stock, "stock ejabberd".to_owned()),
+            (Ink::Megaphone, "megaphone".to_owned()),
+        ],
+        groups: rows.iter().map(group).collect(),
+    }
+}
+
+fn cpu(rows: &[Row]) -> Bars {
+    let group = |row: &Row| Group {
+        label: label(row),
+        bars: vec![
+            Bar::plain(Ink::Stock, &ejabberd(&row.found[&Side::Stock])),
+            Bar::stack(&[
+                (Ink::Megaphone, &ejabberd(&row.found[&Side::Megaphone])),
+                (Ink::Ecm, &ecm(&row.found[&Side::Megaphone])),
+            ]),
+        ],
+    };
+    Bars {
+        file: "bulk-cpu".to_owned(),
+        title: "CPU of a GB".to_owned(),
+        y: Axis::linear("seconds of CPU"),
+        legend: vec![
+            (Ink::Stock, "stock ejabberd".to_owned()),
+            (Ink::Megaphone, "ejabberd with megaphone".to_owned()),
+            (Ink::Ecm, "its ECM".to_owned()),
+        ],
+        groups: rows.iter().map(group).collect(),
+    }
+}
