@@ -1,6 +1,7 @@
 //! HTTP requests over kept-alive connections: requests a second, processor time, latency.
 
 mod answer;
+mod connection;
 mod drive;
 mod idle;
 mod plan;

@@ -6,6 +6,7 @@ mod edge;
 mod outgoing;
 mod peer;
 mod prompt;
+mod shared;
 mod stream;
 
 use std::fmt;

@@ -2,7 +2,7 @@
 //! again.
 
 use std::collections::VecDeque;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -10,6 +10,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::answer::{self, Answer};
+use super::connection::{Connection, State, opened};
 use crate::generator::kind;
 
 /// Connections that are being opened at a time: a backlog is not endless.
@@ -48,24 +49,6 @@ pub enum News {
     },
 }
 
-#[derive(Debug)]
-enum State {
-    Closed,
-    Opening(TcpStream),
-    Free(TcpStream),
-    /// Waits for an answer.
-    Busy(TcpStream, Instant),
-}
-
-#[derive(Debug)]
-struct Connection {
-    state: State,
-    /// Bytes of the request that could not be written yet.
-    unsent: usize,
-    /// The beginning of an answer.
-    rest: Vec<u8>,
-}
-
 /// The connections.
 #[derive(Debug)]
 pub struct Pool {
@@ -83,18 +66,13 @@ pub struct Pool {
 impl Pool {
     /// `count` connections to `address`, none of which is open yet.
     pub fn new(address: SocketAddr, request: Vec<u8>, count: usize) -> io::Result<Self> {
-        let closed = |_| Connection {
-            state: State::Closed,
-            unsent: 0,
-            rest: Vec::new(),
-        };
         let now = Instant::now();
         Ok(Self {
             poll: Poll::new()?,
             events: Events::with_capacity(EVENTS),
             address,
             request,
-            connections: (0..count).map(closed).collect(),
+            connections: (0..count).map(|_| Connection::closed()).collect(),
             opening: 0,
             closed: (0..count).map(|number| (now, number)).collect(),
             buffer: vec![0; READ_SIZE].into(),
@@ -300,42 +278,5 @@ impl Pool {
         };
         self.closed.push_back((Instant::now() + PAUSE, number));
         news(self, number, News::Failed { due, kind });
-    }
-}
-
-impl Connection {
-    fn stream(&mut self) -> Option<&mut TcpStream> {
-        match &mut self.state {
-            State::Free(stream) | State::Busy(stream, _) => Some(stream),
-            State::Closed | State::Opening(_) => None,
-        }
-    }
-
-    /// Writes what can be written. An error is seen by reading, too, and told then.
-    fn write(&mut self, request: &[u8]) {
-        while self.unsent > 0 {
-            let from = request.len() - self.unsent;
-            let Some(stream) = self.stream() else { return };
-            match stream.write(&request[from..]) {
-                Ok(bytes) => self.unsent -= bytes,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(_) => return,
-            }
-        }
-    }
-}
-
-/// Whether a connection that was begun is there.
-fn opened(stream: &TcpStream) -> io::Result<bool> {
-    if let Some(error) = stream.take_error()? {
-        return Err(error);
-    }
-    match stream.peer_addr() {
-        Ok(_) => {
-            stream.set_nodelay(true)?;
-            Ok(true)
-        }
-        Err(error) if error.kind() == ErrorKind::NotConnected => Ok(false),
-        Err(error) => Err(error),
     }
 }

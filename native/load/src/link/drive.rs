@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use mio::{Events, Poll, Token};
 
 use super::dial::dial;
-use super::edge::{Edge, Share, Shared};
+use super::edge::{Edge, Share};
 use super::peer::Payload;
 use super::prompt::Prompt;
+use super::shared::Shared;
 use super::{Args, Report, Round};
 use crate::fleet::Errors;
 use crate::generator::{Begun, histogram};
@@ -161,7 +162,9 @@ impl<'a> Drive<'a> {
     fn turn(&mut self) -> Result<(), String> {
         let wait = match self.busy {
             true => Duration::ZERO,
-            false => TICK.saturating_sub(self.tick.elapsed()),
+            false => TICK
+                .saturating_sub(self.tick.elapsed())
+                .min(self.args.patience),
         };
         match self.poll.poll(&mut self.events, Some(wait)) {
             Err(error) if error.kind() != ErrorKind::Interrupted => return Err(text(error)),

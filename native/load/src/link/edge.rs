@@ -1,61 +1,29 @@
 //! One link and the connections on it.
 
+mod incoming;
+
 use std::collections::VecDeque;
 use std::io::{ErrorKind, Read};
-use std::time::{Duration, Instant};
 
 use bytes::{BufMut, BytesMut};
-use hdrhistogram::Histogram;
-use megaphone_proto::conn::{Conn, ConnError};
+use megaphone_proto::Link;
+use megaphone_proto::conn::Conn;
 use megaphone_proto::control::{CloseReason, Control, Open};
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::table::Table;
-use megaphone_proto::{Event, Link, LinkError};
 use mio::{Registry, Token};
 
 use super::dial::Up;
 use super::outgoing::Outgoing;
-use super::peer::{Payload, Peer, address};
+use super::peer::{Peer, address};
+use super::shared::Shared;
 use super::stream::Stream;
-use crate::fleet::Errors;
-use crate::generator::record;
 
 /// Bytes of content and messages that are written at a time: some hundreds of frames.
 const CHUNK: usize = 64 * 1024;
 
 /// Chunks that one link may write before it reads, and the other links have their turn.
 const CHUNKS: usize = 4;
-
-/// What all links have in common.
-#[derive(Debug)]
-pub struct Shared {
-    /// The service that connections are opened on.
-    pub service: String,
-    /// What the frames of this round hold.
-    pub payload: Payload,
-    /// When the round began.
-    pub begin: Instant,
-    /// When a frame last came back.
-    pub heard: Instant,
-    /// Frames of this round that came back.
-    pub answered: u64,
-    /// How long each took.
-    pub latency: Histogram<u64>,
-    /// What went wrong.
-    pub errors: Errors,
-    /// What is read goes here first.
-    pub buffer: Box<[u8]>,
-}
-
-impl Shared {
-    fn micros(&self) -> u32 {
-        self.begin.elapsed().as_micros() as u32
-    }
-
-    fn count(&mut self, kind: String) {
-        *self.errors.entry(kind).or_default() += 1;
-    }
-}
 
 /// Which connections a link has: every `step`th, from `first` on, below `end`.
 #[derive(Debug, Clone, Copy)]
@@ -205,105 +173,6 @@ impl Edge {
         taken
     }
 
-    fn take_in(&mut self, mut bytes: &[u8], shared: &mut Shared) -> Result<(), String> {
-        let now = Instant::now();
-        let text = |error: LinkError| format!("the node broke the protocol: {error}");
-        while let Some(event) = self.protocol.next(&mut bytes).map_err(text)? {
-            self.event(event, now, shared)?;
-        }
-        if let Some(ack) = self.protocol.ack() {
-            self.outgoing.say(&ack);
-        }
-        Ok(())
-    }
-
-    fn event(&mut self, event: Event<'_>, now: Instant, shared: &mut Shared) -> Result<(), String> {
-        let credit = |id, error: ConnError| format!("connection {id}: {error}");
-        match event {
-            Event::Content { id, bytes } => {
-                self.content(id, bytes, now, shared)
-                    .map_err(|error| credit(id, error))?;
-            }
-            Event::Window { id, bytes } => {
-                if let Some(peer) = self.peers.get_mut(&id) {
-                    peer.conn
-                        .granted(bytes)
-                        .map_err(|error| credit(id, error))?;
-                    if peer.unsent > 0 {
-                        self.again.push_back(id);
-                    }
-                }
-            }
-            Event::End { id } => {
-                if self.gone(id, "ended".into(), shared) {
-                    put_frame(id, &[], self.outgoing.messages());
-                }
-            }
-            Event::Close { id, reason } => drop(self.gone(id, format!("closed: {reason}"), shared)),
-            Event::Reset { id, reason } => drop(self.gone(id, format!("reset: {reason}"), shared)),
-            Event::Ping { word } => self.outgoing.say(&Control::Pong { word }),
-            Event::Ack { bytes } => {
-                let text = |error: LinkError| error.to_string();
-                self.outgoing.acknowledged(bytes).map_err(text)?;
-            }
-            Event::Goaway { reason, .. } => return Err(format!("the node says goaway: {reason}")),
-            Event::PeerError { code, text } => {
-                return Err(format!(
-                    "the node says error {code}: {}",
-                    text.escape_debug()
-                ));
-            }
-            // Nobody asked, and only a node is told of an open.
-            Event::Pong { .. } | Event::Open(_) => {}
-        }
-        Ok(())
-    }
-
-    fn content(
-        &mut self,
-        id: ConnectionId,
-        bytes: &[u8],
-        now: Instant,
-        shared: &mut Shared,
-    ) -> Result<(), ConnError> {
-        let Some(peer) = self.peers.get_mut(&id) else {
-            shared.count("for nobody".into());
-            return Ok(());
-        };
-        peer.conn.receive(bytes.len() as u32)?;
-        if let Some(grant) = peer.conn.release(bytes.len() as u32) {
-            self.outgoing.say(&Control::Window { id, bytes: grant });
-        }
-        let expected = shared.payload.of(peer.number);
-        let from = expected.len() - peer.missing as usize;
-        if expected[from..].get(..bytes.len()) != Some(bytes) {
-            shared.count("damaged".into());
-            return Ok(());
-        }
-        peer.missing -= bytes.len() as u32;
-        if peer.missing == 0 {
-            peer.answered = shared.payload.round();
-            self.waiting -= 1;
-            let sent = shared.begin + Duration::from_micros(peer.sent_at.into());
-            record(&mut shared.latency, now.saturating_duration_since(sent));
-            shared.answered += 1;
-            shared.heard = now;
-        }
-        Ok(())
-    }
-
-    /// The node ended a connection. Says whether it was open.
-    fn gone(&mut self, id: ConnectionId, kind: String, shared: &mut Shared) -> bool {
-        let Some(peer) = self.peers.remove(id) else {
-            return false;
-        };
-        if peer.answered < shared.payload.round() {
-            self.waiting -= 1;
-        }
-        shared.count(kind);
-        true
-    }
-
     fn write(&mut self, shared: &mut Shared) -> Result<(), String> {
         for _ in 0..CHUNKS {
             if !self.outgoing.is_writing() {
@@ -399,14 +268,14 @@ impl Edge {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        let content = shared.payload.of(peer.number);
         while peer.unsent > 0 {
-            let from = content.len() - peer.unsent as usize;
+            let from = (shared.payload.len() - peer.unsent) as usize;
             let bytes = peer.conn.take_credit(peer.unsent.min(self.max_content));
             if bytes == 0 {
                 return;
             }
-            put_frame(id, &content[from..from + bytes as usize], chunk);
+            let range = from..from + bytes as usize;
+            put_frame(id, shared.payload.part(peer.number, range), chunk);
             peer.unsent -= bytes;
         }
     }

@@ -1,6 +1,7 @@
 //! One virtual connection: what it is owed and what it owes.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::ops::Range;
 
 use megaphone_proto::conn::Conn;
 
@@ -67,13 +68,15 @@ impl Payload {
         self.bytes.len() as u32
     }
 
-    /// The content for connection `number` in this round: no other has the same.
-    pub fn of(&mut self, number: u32) -> &[u8] {
+    /// Bytes `range` of the content for connection `number` in this round: no other has the same.
+    /// Takes time for these bytes alone.
+    pub fn part(&mut self, number: u32, range: Range<usize>) -> &[u8] {
         let stamp = (u128::from(number) << 64 | u128::from(self.round)).to_be_bytes();
-        for part in self.bytes.chunks_mut(STAMP) {
+        let whole = range.start / STAMP * STAMP..range.end;
+        for part in self.bytes[whole].chunks_mut(STAMP) {
             part.copy_from_slice(&stamp[..part.len()]);
         }
-        &self.bytes
+        &self.bytes[range]
     }
 }
 
@@ -94,11 +97,20 @@ mod tests {
         let mut seen = std::collections::HashSet::new();
         for _ in 0..3 {
             for number in [0, 1, 255, 256, u32::MAX] {
-                assert!(seen.insert(payload.of(number).to_vec()));
+                assert!(seen.insert(payload.part(number, 0..50).to_vec()));
             }
             payload.next_round();
         }
         assert!(seen.iter().all(|content| content.len() == 50));
+    }
+
+    #[test]
+    fn a_part_is_the_same_as_in_the_whole() {
+        let whole = Payload::new(50).part(7, 0..50).to_vec();
+        for (from, to) in [(0, 1), (15, 17), (20, 50), (33, 33), (50, 50)] {
+            let mut payload = Payload::new(50);
+            assert_eq!(payload.part(7, from..to), &whole[from..to]);
+        }
     }
 
     #[test]
