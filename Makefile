@@ -23,7 +23,7 @@ run: ## start an ejabberd of its own with a web chat through megaphone, until Ct
 	rebar3 compile
 	@scripts/run
 
-test: ## run every test: cargo's and Common Test's, the end-to-end ones included
+test: ## run every test: cargo's, Common Test's (the end-to-end ones included), and the benchmark's quick form
 	scripts/packages build run test
 	@scripts/test
 
@@ -43,8 +43,10 @@ memcheck: ## the NIF's suites under AddressSanitizer, some minutes (SUITES='sock
 	scripts/packages build run test
 	@scripts/memcheck $(SUITES)
 
-bench: build ## measure against plain Erlang, side by side (QUICK=1: under a minute; WRITE=1: into docs/benchmarks.md)
-	@scripts/bench $(if $(WRITE),--write)
+bench: ## measure stock ejabberd and megaphone side by side, 40 minutes, into docs/ (PART=2,3 QUICK=1 RUNS=3 PROFILE=1 RENDER=1)
+	scripts/packages build run
+	rebar3 compile
+	@PART='$(PART)' QUICK='$(QUICK)' RUNS='$(RUNS)' PROFILE='$(PROFILE)' RENDER='$(RENDER)' scripts/bench
 
 install: ## put the built application where Erlang, and so ejabberd, finds it, and megaphone-ecm and megaphone-load into PREFIX/bin
 	@scripts/install $(BUILT) "$(DESTDIR)$(ERL_LIB)/megaphone-$(VERSION)" "$(DESTDIR)$(PREFIX)/bin"

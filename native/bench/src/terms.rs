@@ -213,7 +213,7 @@ fn heads(heads: &[Heads]) -> Table {
 
 fn rust(codec: &[Codec]) -> Table {
     let caption =
-        "The protocol by itself, in Rust (criterion): 500 frames of 100 bytes, or one head.";
+        "The protocol by itself, in Rust (criterion): 64 KiB of frames of 100 bytes, or one head.";
     let mut table = Table::new(caption, &["what", "least, likely and most time"]);
     for Codec { name, time } in codec {
         table.row([Cell::from(name.as_str()), Cell::from(time.as_str())]);
