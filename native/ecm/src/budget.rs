@@ -3,9 +3,14 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use megaphone_proto::credit::Growth;
 use tracing::warn;
 
 use crate::log::Hits;
+
+/// The share of `max_buffered` that busy clients' windows may grow by, all
+/// together.
+const GROWTH_SHARE: u64 = 4;
 
 /// `max_buffered`: bytes that came for clients and were not written to them
 /// yet. Windows are promises to each client alone, and a million of them are
@@ -15,6 +20,7 @@ pub struct Budget {
     max: u64,
     held: AtomicU64,
     hits: Hits,
+    growth: Growth,
 }
 
 impl Budget {
@@ -24,6 +30,7 @@ impl Budget {
             max,
             held: AtomicU64::new(0),
             hits: Hits::new(),
+            growth: Growth::new(max / GROWTH_SHARE),
         }
     }
 
@@ -39,6 +46,11 @@ impl Budget {
             warn!("max_buffered={max} reached: {hits} clients were reset so far");
         }
         fitted
+    }
+
+    /// What clients' windows may grow by.
+    pub fn growth(&self) -> &Growth {
+        &self.growth
     }
 
     /// `bytes` that were taken are not held any more.

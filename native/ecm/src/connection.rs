@@ -247,9 +247,10 @@ impl Connection {
         let mut shared = self.shared();
         let known = bytes.min(shared.unwritten);
         shared.unwritten -= known;
-        let grant = shared
-            .conn
-            .release(u32::try_from(bytes).unwrap_or(u32::MAX));
+        let grant = shared.conn.release(
+            u32::try_from(bytes).unwrap_or(u32::MAX),
+            self.link.budget().growth(),
+        );
         drop(shared);
         self.link.budget().give(known);
         if let Some(bytes) = grant {
@@ -343,8 +344,10 @@ impl Connection {
 /// What a client that is gone was not written is held no more.
 impl Drop for Connection {
     fn drop(&mut self) {
-        let unwritten = self.shared().unwritten;
-        self.link.budget().give(unwritten);
+        let shared = self.shared();
+        let budget = self.link.budget();
+        budget.give(shared.unwritten);
+        budget.growth().give(shared.conn.grown());
     }
 }
 

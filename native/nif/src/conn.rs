@@ -20,6 +20,7 @@ use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::inbox::Inbox;
+use crate::limits;
 use crate::link::Link;
 use crate::options::{Active, Options};
 use crate::pending::Pending;
@@ -174,6 +175,7 @@ impl Drop for Conn {
     fn drop(&mut self) {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         self.link.held.change(-i64::from(state.counted));
+        limits::GROWTH.give(state.flow.grown());
     }
 }
 

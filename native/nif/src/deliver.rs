@@ -12,6 +12,7 @@ use crate::atoms;
 use crate::conn::{Held, State, token};
 use crate::http_terms::{self, Strings};
 use crate::inbox::{Reader, Want};
+use crate::limits;
 use crate::options::Active;
 
 /// Packets handed out in one go. Behind them the connection waits its turn: a stream of one-byte
@@ -278,7 +279,7 @@ impl<'e> Held<'_, 'e> {
     }
 
     fn release(&mut self, taken: u32) {
-        if let Some(bytes) = self.flow.release(taken) {
+        if let Some(bytes) = self.flow.release(taken, &limits::GROWTH) {
             let id = self.conn.id;
             let control = Control::Window { id, bytes };
             self.conn.link.outbox.push_urgent(self.env, &control);

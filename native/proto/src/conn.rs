@@ -16,7 +16,7 @@
 
 use thiserror::Error;
 
-use crate::credit::{CreditError, RecvWindow, SendCredit};
+use crate::credit::{CreditError, Growth, RecvWindow, SendCredit};
 
 /// Which directions of a connection are still open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -139,14 +139,20 @@ impl Conn {
     }
 
     /// The reader took `n` bytes. `Some(grant)` is to be sent to the peer as `window`; a peer
-    /// that has ended its direction needs none.
+    /// that has ended its direction needs none. The window may grow within `growth`.
     #[inline]
-    pub fn release(&mut self, n: u32) -> Option<u32> {
+    pub fn release(&mut self, n: u32, growth: &Growth) -> Option<u32> {
         if self.may_receive() {
-            self.recv.release(n)
+            self.recv.release(n, growth)
         } else {
             None
         }
+    }
+
+    /// As [`RecvWindow::grown`].
+    #[inline]
+    pub fn grown(&self) -> u32 {
+        self.recv.grown()
     }
 }
 
@@ -194,7 +200,7 @@ mod tests {
         assert!(!conn.may_send() && conn.may_receive());
         assert_eq!((conn.take_credit(3), conn.credit()), (0, 0));
         assert_eq!(conn.receive(10), Ok(()));
-        assert_eq!(conn.release(10), Some(10));
+        assert_eq!(conn.release(10, &Growth::NONE), Some(10));
         assert_eq!(conn.peer_ended(), Ok(State::Closed));
         assert_eq!(conn.we_ended(), State::Closed);
     }
@@ -233,6 +239,6 @@ mod tests {
         let mut conn = conn();
         conn.receive(10).unwrap();
         conn.peer_ended().unwrap();
-        assert_eq!(conn.release(10), None);
+        assert_eq!(conn.release(10, &Growth::NONE), None);
     }
 }

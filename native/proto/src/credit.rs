@@ -2,9 +2,11 @@
 //!
 //! Nothing here can wrap: what a peer says is checked, what the own side says is capped.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use thiserror::Error;
 
-use crate::limits::MAX_WINDOW;
+use crate::limits::{GROWN_WINDOW_MAX, MAX_WINDOW};
 
 /// Stands for "no credit is kept" (version 1); over [`MAX_WINDOW`], so never a real amount.
 const UNLIMITED: u32 = u32::MAX;
@@ -67,12 +69,18 @@ impl SendCredit {
 
 /// What the peer may still send on a connection, and what it is owed back, in bytes of content.
 ///
-/// `left` + received and not yet released + `owed` is always `size`.
+/// `left` + received and not yet released + `owed` is always `size`. A window grows while its
+/// peer uses it up before the next grant can reach it, which is what holds a busy connection
+/// back, and shrinks again to its `first` size when that has not happened for a while: no clock
+/// is asked, and a connection that carries a stanza now and then never grows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecvWindow {
     size: u32,
     left: u32,
     owed: u32,
+    first: u32,
+    /// The least that `left` was since the last grant.
+    low: u32,
 }
 
 impl RecvWindow {
@@ -84,6 +92,8 @@ impl RecvWindow {
             size,
             left: size,
             owed: 0,
+            first: size,
+            low: size,
         }
     }
 
@@ -94,6 +104,8 @@ impl RecvWindow {
             size: UNLIMITED,
             left: UNLIMITED,
             owed: 0,
+            first: UNLIMITED,
+            low: UNLIMITED,
         }
     }
 
@@ -109,6 +121,7 @@ impl RecvWindow {
         match self.left.checked_sub(n) {
             Some(left) => {
                 self.left = left;
+                self.low = self.low.min(left);
                 Ok(())
             }
             None => Err(CreditError::Overrun {
@@ -122,9 +135,9 @@ impl RecvWindow {
     ///
     /// `Some(grant)` when at least half a window is owed: send it to the peer as `window`; it
     /// is counted as sent. Half, and not each time, for a grant is a frame of its own. More
-    /// than was received is never given back.
+    /// than was received is never given back, but for what the window grows by, within `growth`.
     #[inline]
-    pub fn release(&mut self, n: u32) -> Option<u32> {
+    pub fn release(&mut self, n: u32, growth: &Growth) -> Option<u32> {
         if self.size == UNLIMITED {
             return None;
         }
@@ -132,9 +145,75 @@ impl RecvWindow {
         if self.owed < (self.size / 2).max(1) {
             return None;
         }
+        self.resize(growth);
         let grant = std::mem::take(&mut self.owed);
         self.left += grant;
-        Some(grant)
+        self.low = self.left;
+        (grant > 0).then_some(grant)
+    }
+
+    /// Bytes by which the window has grown: its owner gives them back to the [`Growth`] at the end.
+    #[inline]
+    pub fn grown(&self) -> u32 {
+        self.size - self.first
+    }
+
+    /// When a grant is due: `owed` is at least half of `size`. Between two grants a peer that is
+    /// never held back uses half a window, and little more.
+    fn resize(&mut self, growth: &Growth) {
+        if self.low < self.size / 4 {
+            let more = self.size.min(GROWN_WINDOW_MAX.saturating_sub(self.size));
+            if more > 0 && growth.take(more) {
+                self.size += more;
+                self.owed += more;
+            }
+        } else if self.size > self.first && self.low >= self.size / 8 * 3 {
+            // Withheld from what is owed: credit that was given cannot be taken back.
+            let less = (self.size / 2).min(self.size - self.first).min(self.owed);
+            growth.give(less);
+            self.size -= less;
+            self.owed -= less;
+        }
+    }
+}
+
+/// Bytes that all windows of a program may grow by together: windows are promises, and this is
+/// what bounds them beyond their first size. May be shared among threads.
+#[derive(Debug)]
+pub struct Growth {
+    max: AtomicU64,
+    taken: AtomicU64,
+}
+
+impl Growth {
+    /// No window grows.
+    pub const NONE: Growth = Growth::new(0);
+
+    /// Windows may grow by `max` bytes in all.
+    pub const fn new(max: u64) -> Self {
+        Growth {
+            max: AtomicU64::new(max),
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    /// Changes the bound. What is over it stays until it is given back.
+    pub fn set_max(&self, max: u64) {
+        self.max.store(max, Relaxed);
+    }
+
+    /// Gives back what a window had grown by.
+    #[inline]
+    pub fn give(&self, bytes: u32) {
+        if bytes > 0 {
+            self.taken.fetch_sub(u64::from(bytes), Relaxed);
+        }
+    }
+
+    fn take(&self, bytes: u32) -> bool {
+        let (bytes, max) = (u64::from(bytes), self.max.load(Relaxed));
+        let more = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= max);
+        self.taken.fetch_update(Relaxed, Relaxed, more).is_ok()
     }
 }
 
@@ -200,9 +279,9 @@ mod tests {
     fn grants_go_out_at_half_a_window() {
         let mut window = RecvWindow::new(10);
         window.receive(10).unwrap();
-        assert_eq!(window.release(4), None);
-        assert_eq!(window.release(1), Some(5));
-        assert_eq!(window.release(5), Some(5));
+        assert_eq!(window.release(4, &Growth::NONE), None);
+        assert_eq!(window.release(1, &Growth::NONE), Some(5));
+        assert_eq!(window.release(5, &Growth::NONE), Some(5));
         assert_eq!(window.receive(10), Ok(()));
     }
 
@@ -210,8 +289,8 @@ mod tests {
     fn no_more_is_given_back_than_was_received() {
         let mut window = RecvWindow::new(10);
         window.receive(6).unwrap();
-        assert_eq!(window.release(u32::MAX), Some(6));
-        assert_eq!(window.release(u32::MAX), None);
+        assert_eq!(window.release(u32::MAX, &Growth::NONE), Some(6));
+        assert_eq!(window.release(u32::MAX, &Growth::NONE), None);
         assert_eq!(window, RecvWindow::new(10));
     }
 
@@ -219,10 +298,64 @@ mod tests {
     fn windows_of_0_and_1_byte_do_not_grant_for_ever() {
         let mut none = RecvWindow::new(0);
         assert!(none.receive(1).is_err());
-        assert_eq!(none.release(1), None);
+        assert_eq!(none.release(1, &Growth::NONE), None);
         let mut one = RecvWindow::new(1);
         one.receive(1).unwrap();
-        assert_eq!(one.release(1), Some(1));
+        assert_eq!(one.release(1, &Growth::NONE), Some(1));
+    }
+
+    /// A peer that sends as much as it may, always.
+    fn busy(window: &mut RecvWindow, growth: &Growth) {
+        let all = window.left;
+        window.receive(all).unwrap();
+        window.release(all, growth);
+    }
+
+    #[test]
+    fn a_window_that_is_used_up_before_each_grant_grows_to_the_bound() {
+        let growth = Growth::new(u64::MAX);
+        let mut window = RecvWindow::new(16_384);
+        for size in [32_768, 65_536, 131_072, 262_144, 524_288, 524_288] {
+            busy(&mut window, &growth);
+            assert_eq!((window.size, window.left), (size, size));
+        }
+        assert_eq!(window.grown(), GROWN_WINDOW_MAX - 16_384);
+        assert_eq!(growth.taken.load(Relaxed), u64::from(window.grown()));
+    }
+
+    #[test]
+    fn all_windows_together_grow_by_no_more_than_the_budget() {
+        let growth = Growth::new(20_000);
+        let (mut first, mut second) = (RecvWindow::new(16_384), RecvWindow::new(16_384));
+        busy(&mut first, &growth);
+        busy(&mut second, &growth);
+        busy(&mut first, &growth);
+        assert_eq!((first.size, second.size), (32_768, 16_384));
+        growth.give(first.grown());
+        busy(&mut second, &growth);
+        assert_eq!(second.size, 32_768);
+    }
+
+    #[test]
+    fn a_quiet_connection_never_grows_and_one_that_grew_shrinks_again() {
+        let growth = Growth::new(u64::MAX);
+        let mut window = RecvWindow::new(16_384);
+        let quiet = |window: &mut RecvWindow| {
+            for _ in 0..1_000 {
+                window.receive(300).unwrap();
+                window.release(300, &growth);
+            }
+        };
+        quiet(&mut window);
+        assert_eq!(window.size, 16_384);
+        for _ in 0..3 {
+            busy(&mut window, &growth);
+        }
+        assert_eq!(window.size, 131_072);
+        quiet(&mut window);
+        assert_eq!((window.size, window.grown()), (16_384, 0));
+        assert_eq!(growth.taken.load(Relaxed), 0);
+        assert_eq!(window.left + window.owed, 16_384);
     }
 
     #[test]
@@ -233,6 +366,6 @@ mod tests {
         assert_eq!(credit.available(), u32::MAX);
         let mut window = RecvWindow::unlimited();
         assert_eq!(window.receive(u32::MAX), Ok(()));
-        assert_eq!(window.release(u32::MAX), None);
+        assert_eq!(window.release(u32::MAX, &Growth::NONE), None);
     }
 }

@@ -17,6 +17,10 @@ pub const MIN_MAX_CONTENT: u32 = CONTROL_LINE_MAX as u32;
 /// promise of 16 GB (docs/protocol.md, "Credit").
 pub const DEFAULT_WINDOW: u32 = 16_384;
 
+/// Bytes that the window of a busy connection grows to, where there is a budget for it: what is
+/// under way in half a millisecond at 1 GB a second.
+pub const GROWN_WINDOW_MAX: u32 = 524_288;
+
 /// Bytes, the most credit a connection may ever hold: 2³¹−1, as in HTTP/2 (RFC 9113, 6.9.1).
 pub const MAX_WINDOW: u32 = 0x7fff_ffff;
 

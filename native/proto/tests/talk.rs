@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use megaphone_proto::conn::{Conn, ConnError, State};
 use megaphone_proto::control::{CloseReason, Control, Open};
+use megaphone_proto::credit::Growth;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::handshake::{Handshake, Identity, Step};
 use megaphone_proto::limits::MIN_MAX_CONTENT;
@@ -123,7 +124,11 @@ impl End {
         let (got, taken) = self.got.entry(id).or_default();
         let n = n.min(*got - *taken);
         *taken += n;
-        let grant = self.table.get_mut(&id).unwrap().release(n as u32);
+        let grant = self
+            .table
+            .get_mut(&id)
+            .unwrap()
+            .release(n as u32, &Growth::NONE);
         if let Some(bytes) = grant {
             Control::Window { id, bytes }.put(&mut self.wire);
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use megaphone_proto::conn::{Conn, ConnError, State};
 use megaphone_proto::control::{CloseReason, Control};
+use megaphone_proto::credit::Growth;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::handshake::{Identity, Step};
 use megaphone_proto::limits::MAX_CONNECTIONS_DEFAULT;
@@ -204,7 +205,7 @@ impl Up {
                 Then::GoOn
             }
             Ok(()) => {
-                if let Some(bytes) = client.conn.release(bytes.len() as u32) {
+                if let Some(bytes) = client.conn.release(bytes.len() as u32, &Growth::NONE) {
                     Control::Window { id, bytes }.put(out);
                 }
                 client.requests(id, bytes, self.max_content, &self.server, out)
@@ -334,7 +335,7 @@ impl Client {
             put_frame(id, content, out);
         }
         if self.echo
-            && let Some(bytes) = self.conn.release(now)
+            && let Some(bytes) = self.conn.release(now, &Growth::NONE)
         {
             Control::Window { id, bytes }.put(out);
         }

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use megaphone_proto::conn::{Conn, ConnError, State};
 use megaphone_proto::control::{CloseReason, Control, ErrorCode, Open};
+use megaphone_proto::credit::Growth;
 use megaphone_proto::frame::put_frame;
 use megaphone_proto::limits::ACK_EVERY;
 use megaphone_proto::link::{Link, Role};
@@ -17,6 +18,9 @@ use super::ledger::Ledger;
 
 /// Connections open at a time on one link.
 const CONNECTIONS: usize = 12;
+
+/// Bytes that their windows may grow by: some of them.
+const GROWTH: u64 = 200_000;
 
 /// A connection as one side holds it.
 struct Held {
@@ -31,8 +35,9 @@ pub struct End {
     pub number: u64,
     pub link: Link,
     pub retained: Retained,
-    /// What `retained` may hold, and a connection may have unread.
+    /// What `retained` may hold, and a connection may have unread, but for what it grew by.
     bounds: (usize, u32),
+    growth: Growth,
     table: Table<Held>,
     /// The ids in `table`.
     open: Vec<ConnectionId>,
@@ -72,6 +77,7 @@ impl End {
             link,
             retained: Retained::new(kept),
             bounds,
+            growth: Growth::new(GROWTH),
             table: Table::new(CONNECTIONS),
             open: Vec::new(),
             again: VecDeque::new(),
@@ -139,7 +145,7 @@ impl End {
         };
         let n = n.min(held.unread);
         held.unread -= n;
-        if let Some(bytes) = held.conn.release(n) {
+        if let Some(bytes) = held.conn.release(n, &self.growth) {
             self.hurry(&Control::Window { id, bytes });
         }
     }
@@ -260,7 +266,10 @@ impl End {
             Err(ConnError::AfterEnd) => panic!("content after the end of {id}"),
         }
         held.unread += bytes.len() as u32;
-        assert!(held.unread <= self.bounds.1, "more unread than the window");
+        assert!(
+            held.unread <= self.bounds.1 + held.conn.grown(),
+            "more unread than the window"
+        );
         ledger.came(self.role, id, bytes);
         Ok(())
     }
@@ -387,7 +396,11 @@ impl End {
 
     fn forget(&mut self, id: ConnectionId) -> bool {
         self.open.retain(|open| *open != id);
-        self.table.remove(id).is_some()
+        let Some(held) = self.table.remove(id) else {
+            return false;
+        };
+        self.growth.give(held.conn.grown());
+        true
     }
 
     fn assert_gone(&self, id: ConnectionId, ledger: &Ledger) {
