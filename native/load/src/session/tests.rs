@@ -8,6 +8,8 @@ mod size;
 mod turns;
 
 use super::*;
+use crate::account::Accounts;
+use crate::target::Target;
 use script::{Run, Script, plan};
 
 const BODY: &str = "hello";
