@@ -120,6 +120,9 @@ pub struct Args {
     /// Stalls are the last part of each such time, counted from the first message or HTTP request
     #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
     stall_every: Duration,
+    /// End after so many messages, in the middle of everything, as a server does that dies
+    #[arg(long, value_name = "N")]
+    end_after: Option<u64>,
     /// Draw the faults from this number: the same draws for the same number
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
@@ -153,7 +156,10 @@ async fn serve(args: &Args) -> Result<Report, String> {
     }
     out.flush().map_err(|error| error.to_string())?;
     drop(out);
-    end_of_input().await;
+    tokio::select! {
+        () = end_of_input() => {}
+        () = server.users.had_enough() => {}
+    }
     Ok(server.report())
 }
 
@@ -199,7 +205,7 @@ fn server(args: &Args) -> Server {
     let accounts = args.accounts.as_deref();
     let accounts = accounts.map(|user| Accounts::new(user, &args.password));
     let stall = args.stall.map(|time| Stall::new(time, args.stall_every));
-    let users = Users::new(faults, args.delay, Arc::clone(&counts));
+    let users = Users::new(faults, args.delay, args.end_after, Arc::clone(&counts));
     Server::new(users, accounts, stall, counts)
 }
 

@@ -2,11 +2,11 @@
 
 use std::collections::HashMap;
 use std::fmt::Debug;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::faults::{Fate, Faults};
@@ -30,6 +30,8 @@ pub struct Users {
     here: RwLock<HashMap<String, Arc<dyn Inbox>>>,
     faults: Option<Faults>,
     delay: Option<Delay>,
+    end_after: u64,
+    enough: Notify,
     counts: Arc<Counts>,
 }
 
@@ -41,13 +43,21 @@ struct Delay {
 }
 
 impl Users {
-    /// Nobody is here yet. With a delay, a task is started that delivers late.
-    pub fn new(faults: Option<Faults>, delay: Option<Duration>, counts: Arc<Counts>) -> Arc<Self> {
+    /// Nobody is here yet. With a delay, a task is started that delivers late. After
+    /// `end_after` messages no more are delivered.
+    pub fn new(
+        faults: Option<Faults>,
+        delay: Option<Duration>,
+        end_after: Option<u64>,
+        counts: Arc<Counts>,
+    ) -> Arc<Self> {
         let (queue, late) = mpsc::unbounded_channel();
         let users = Arc::new(Self {
             here: RwLock::default(),
             faults,
             delay: delay.map(|time| Delay { time, queue }),
+            end_after: end_after.unwrap_or(u64::MAX),
+            enough: Notify::new(),
             counts,
         });
         if delay.is_some() {
@@ -100,7 +110,10 @@ impl Users {
     /// Sends a message with a body, or does to it what is done on purpose. `false`: there is no
     /// such user.
     pub fn chat(self: &Arc<Self>, from: &str, to: &str, stanza: &mut String) -> bool {
-        count(&self.counts.messages);
+        if self.counts.messages.fetch_add(1, Relaxed) >= self.end_after {
+            self.enough.notify_one();
+            return true;
+        }
         let Some(faults) = &self.faults else {
             return self.pass(to, stanza);
         };
@@ -133,6 +146,11 @@ impl Users {
             Fate::Damage | Fate::Pass => return self.pass(to, stanza),
         }
         true
+    }
+
+    /// Waits until there were more messages than were to be delivered.
+    pub async fn had_enough(&self) {
+        self.enough.notified().await;
     }
 
     /// Delivers, or queues to deliver late.
