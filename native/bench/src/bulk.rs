@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::error::Result;
-use crate::figure::{Figure, number};
+use crate::figure::{Figure, count};
 use crate::measure::in_turns;
 use crate::part::Part;
 use crate::plot::{Axis, Bar, Bars, Group, Ink};
@@ -165,7 +165,7 @@ fn label(row: &Row) -> String {
     };
     match row.connections {
         1 => format!("1 connection, {direction}"),
-        more => format!("{}, {direction}", number(f64::from(more))),
+        more => format!("{}, {direction}", count(more)),
     }
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::error::{Error, Result};
-use crate::figure::{Figure, number};
+use crate::figure::{Figure, count};
 use crate::measure::in_turns;
 use crate::part::Part;
 use crate::plot::{Axis, Bar, Bars, Group, Ink};
@@ -307,7 +307,7 @@ fn bytes(measured: &Measured, kind: Kind, of: impl Fn(&Slope) -> [u64; 2]) -> Op
 fn table(measured: &Measured) -> Table {
     let mut header = vec!["edge".to_owned()];
     for connections in measured.requests.keys() {
-        let connections = number(f64::from(*connections));
+        let connections = count(*connections);
         header.push(format!("requests/s, {connections} connections"));
         header.push("edge CPU".to_owned());
         header.push("backend CPU".to_owned());
@@ -364,7 +364,7 @@ fn compared(measured: &Measured, other: Kind) -> Vec<Cell> {
 
 fn cpu(measured: &Measured) -> Bars {
     let groups = measured.requests.iter().map(|(connections, found)| Group {
-        label: format!("{} connections", number(f64::from(*connections))),
+        label: format!("{} connections", count(*connections)),
         bars: KINDS[1..]
             .iter()
             .map(|kind| Bar::plain(kind.ink(), &edge_cpu(&found[kind])))

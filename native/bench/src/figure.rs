@@ -118,6 +118,11 @@ pub fn number(value: f64) -> String {
     thousands(&format!("{value:.decimals$}"))
 }
 
+/// A whole number with thousands apart: `64`, `1,000`.
+pub fn count(number: impl Into<u64>) -> String {
+    thousands(&number.into().to_string())
+}
+
 fn thousands(digits: &str) -> String {
     let (whole, fraction) = digits
         .split_once('.')
@@ -176,6 +181,7 @@ mod tests {
             "-1,234",
         ];
         assert_eq!(shown, wanted);
+        assert_eq!([count(64u32), count(20_000u32)], ["64", "20,000"]);
     }
 
     #[test]

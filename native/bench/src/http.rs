@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::error::Result;
-use crate::figure::{Figure, number};
+use crate::figure::{Figure, count, number};
 use crate::measure::in_turns;
 use crate::part::Part;
 use crate::plot::{Axis, Bar, Bars, Group, Ink, Lines, Series};
@@ -180,7 +180,7 @@ fn table(measured: &Measured) -> Table {
                 Cell::from("–")
             };
             table.row([
-                Cell::from(number(f64::from(*connections))),
+                Cell::from(count(*connections)),
                 Cell::from(side.to_string()),
                 rates(closed).into(),
                 ejabberd(closed).into(),
@@ -230,7 +230,7 @@ fn cpu(measured: &Measured) -> Bars {
     let group = |(connections, row): (&u32, &Row)| Group {
         label: match connections {
             1 => "1 connection".to_owned(),
-            more => format!("{} connections", number(f64::from(*more))),
+            more => format!("{} connections", count(*more)),
         },
         bars: vec![
             Bar::plain(Ink::Stock, &ejabberd(&row.closed[&Side::Stock])),

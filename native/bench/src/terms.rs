@@ -1,11 +1,10 @@
 //! Part 1: from bytes to Erlang terms and messages.
 
-
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::error::{Error, Result};
-use crate::figure::{Figure, number};
+use crate::figure::{Figure, count};
 use crate::part::Part;
 use crate::plot::{Axis, Bar, Bars, Group, Ink};
 use crate::section::{Cell, Section, Table};
@@ -172,7 +171,7 @@ fn frames(frames: &[Frames]) -> Table {
     {
         let thousands = |per_second: &Figure| Cell::from(per_second.map(|frames| frames / 1e3));
         table.row([
-            Cell::from(number(f64::from(*connections))),
+            Cell::from(count(*connections)),
             thousands(&megaphone.per_second),
             thousands(&plain.per_second),
             Cell::from(megaphone.per_second.beside(&plain.per_second)),
@@ -225,7 +224,7 @@ fn plot(frames: &[Frames]) -> Bars {
     let group = |frames: &Frames| Group {
         label: match frames.connections {
             1 => "1 process".to_owned(),
-            more => format!("{} processes", number(f64::from(more))),
+            more => format!("{} processes", count(more)),
         },
         bars: vec![
             Bar::plain(Ink::Stock, &frames.plain.cpu_ns),

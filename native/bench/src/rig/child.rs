@@ -90,6 +90,13 @@ impl Child {
         self.process.stdout.take()
     }
 
+    /// Has it end by a signal and waits until it has.
+    pub fn end_with(&mut self, signal: Signal) -> Result<()> {
+        send(self.pid(), signal);
+        self.process.wait()?;
+        Ok(())
+    }
+
     /// Waits until `ready` says so. The error has the last of its output: it ended, or `patience` is over.
     pub fn wait(
         &mut self,
@@ -140,6 +147,8 @@ impl Drop for Child {
         send(self.pid(), self.end);
         let _ = self.process.wait();
         running().retain(|&(pid, _)| pid != self.pid());
+        // A node that is profiled leaves the names of its functions there for perf.
+        let _ = std::fs::remove_file(format!("/tmp/perf-{}.map", self.pid()));
     }
 }
 

@@ -253,6 +253,10 @@ fn node(
         .arg(&bench.beams)
         .args(beam.arguments());
     command.env("ERL_LIBS", &bench.erl_libs);
+    if bench.options.profile {
+        // perf learns the names of Erlang's functions.
+        command.args(["+JPperf", "true"]);
+    }
     Child::start(command, &bench.dir, name)
 }
 
