@@ -22,6 +22,13 @@ pub fn run(args: &Args, url: &Url, connections: usize) -> Result<(), String> {
     let mut pool = Pool::new(address, url.request(), connections).map_err(text)?;
     open_all(&mut pool, connections, args.patience)?;
     let mut errors = Errors::new();
+    // Who was taken may have been turned away since.
+    let mut news = |_: &mut Pool, _, news| {
+        if let News::Failed { kind, .. } = news {
+            *errors.entry(kind).or_default() += 1;
+        }
+    };
+    pool.turn(Duration::ZERO, &mut news).map_err(text)?;
     if args.warm {
         warm(&mut pool, connections, args.patience, &mut errors).map_err(text)?;
     }
@@ -53,10 +60,11 @@ fn warm(
     errors: &mut Errors,
 ) -> io::Result<()> {
     let give_up = Instant::now() + patience;
+    let mut left = 0;
     for number in 0..connections {
+        left += usize::from(pool.is_free(number));
         pool.send(number, Instant::now());
     }
-    let mut left = connections;
     while left > 0 && Instant::now() < give_up {
         let mut news = |_: &mut Pool, _, news| match news {
             News::Answered {

@@ -112,17 +112,18 @@ impl Pool {
         polled
     }
 
-    /// Sends a request that was due at `due` on a free connection. What goes wrong is heard in the
-    /// next [`Pool::turn`].
+    /// Sends a request that was due at `due`, if the connection is free. What goes wrong is heard
+    /// in the next [`Pool::turn`].
     pub fn send(&mut self, number: usize, due: Instant) {
         let connection = &mut self.connections[number];
-        let state = std::mem::replace(&mut connection.state, State::Closed);
-        connection.state = match state {
-            State::Free(stream) => State::Busy(stream, due),
-            other => other,
-        };
-        connection.unsent = self.request.len();
-        connection.write(&self.request);
+        match std::mem::replace(&mut connection.state, State::Closed) {
+            State::Free(stream) => {
+                connection.state = State::Busy(stream, due);
+                connection.unsent = self.request.len();
+                connection.write(&self.request);
+            }
+            other => connection.state = other,
+        }
     }
 
     fn open(&mut self, news: &mut impl FnMut(&mut Self, usize, News)) {
@@ -191,7 +192,7 @@ impl Pool {
                 Ok(0) => return self.fail(number, "closed".into(), news),
                 Ok(bytes) => {
                     if let Err(wrong) = self.take(number, bytes, news) {
-                        return self.fail(number, wrong.into(), news);
+                        return self.fail(number, wrong, news);
                     }
                     if bytes < self.buffer.len() {
                         return;
@@ -210,7 +211,7 @@ impl Pool {
         number: usize,
         bytes: usize,
         news: &mut impl FnMut(&mut Self, usize, News),
-    ) -> Result<(), answer::Wrong> {
+    ) -> Result<(), String> {
         let connection = &mut self.connections[number];
         let read = &self.buffer[..bytes];
         let whole = if connection.rest.is_empty() {
@@ -227,7 +228,7 @@ impl Pool {
         };
         // There is one request at a time, so nothing may follow its answer.
         if answer.len < whole.len() {
-            return Err("more than was asked for");
+            return Err("more than was asked for".into());
         }
         connection.rest = Vec::new();
         self.answered(number, answer, news)
@@ -238,7 +239,7 @@ impl Pool {
         number: usize,
         answer: Answer,
         news: &mut impl FnMut(&mut Self, usize, News),
-    ) -> Result<(), answer::Wrong> {
+    ) -> Result<(), String> {
         let connection = &mut self.connections[number];
         let Answer { status, closes, .. } = answer;
         let due = match std::mem::replace(&mut connection.state, State::Closed) {
@@ -252,7 +253,8 @@ impl Pool {
             }
             other => {
                 connection.state = other;
-                return Err("an answer to nothing");
+                // How an edge says that there is no room.
+                return Err(format!("status {status} before a request"));
             }
         };
         let answered = News::Answered {
