@@ -19,7 +19,7 @@ use crate::socket::Traffic;
 use crate::tally::Tally;
 use crate::wire::{Answer, ChatterCount, Tick};
 use crate::worker::LATE;
-use crate::worker::crowd::{Crowd, Gone, Watch};
+use crate::worker::crowd::{Crowd, Gone, SETTLE, Watch};
 use crate::worker::present::Present;
 use crate::worker::task::Task;
 
@@ -46,6 +46,9 @@ pub(super) struct Asked {
     pub(super) first: u32,
 }
 
+/// Of how many that are drawn the one sends that has been quiet longest, where that matters.
+const DRAWS: usize = 8;
+
 /// No conversation.
 const NONE: u32 = u32::MAX;
 
@@ -68,6 +71,10 @@ pub(super) struct Chatter {
     deadlines: VecDeque<(u64, u32)>,
     /// Those to whom nothing is coming any more.
     ready: Vec<u32>,
+    /// When to look whether they can leave by now.
+    again: u64,
+    /// Until when nobody can send.
+    blocked: u64,
     /// Those who have left and are to join anew.
     outside: Vec<u32>,
     /// Those who are about to have left or joined.
@@ -111,6 +118,8 @@ impl Chatter {
             leaving: HashSet::new(),
             deadlines: VecDeque::new(),
             ready: Vec::new(),
+            again: 0,
+            blocked: 0,
             outside: Vec::new(),
             moving: 0,
             latency: Tally::default(),
@@ -125,11 +134,22 @@ impl Chatter {
         }
     }
 
-    /// Sends the message that was due at `due`.
-    fn send(&mut self, crowd: &mut Crowd, due: u64, now: u64) {
-        let Some((from, conversation)) = self.draw() else {
+    /// Sends the message that is due next, if one is. Whether there may be another.
+    fn send(&mut self, crowd: &mut Crowd, now: u64) -> bool {
+        if now < self.blocked || self.pace.next_due().is_none_or(|due| due > now) {
+            return false;
+        }
+        let drawn = self.draw(crowd, now);
+        if drawn.is_none() && self.present.len() >= 2 {
+            self.blocked = now + SETTLE / 5;
+            return false;
+        }
+        let Some(due) = self.pace.take(now) else {
+            return false;
+        };
+        let Some((from, conversation)) = drawn else {
             self.count.unsent += 1;
-            return;
+            return true;
         };
         let to = self.ledger.receiver(conversation);
         self.count.late += u64::from(now.saturating_sub(due) > LATE);
@@ -139,11 +159,15 @@ impl Chatter {
         if !crowd.say(from, to, &self.body) {
             self.gone(from, Gone::FellOut);
         }
+        true
     }
 
-    /// Who sends next, and in which conversation.
-    fn draw(&mut self) -> Option<(u32, u32)> {
-        let from = self.present.draw(&mut self.rng, None)?;
+    /// Who sends next, and in which conversation. `None` if nobody can now.
+    fn draw(&mut self, crowd: &Crowd, now: u64) -> Option<(u32, u32)> {
+        if self.present.len() < 2 {
+            return None;
+        }
+        let from = self.draw_sender(crowd, now)?;
         let talk = self.talks[from as usize];
         if talk != NONE && self.present.has(self.ledger.receiver(talk)) {
             return Some((from, talk));
@@ -152,6 +176,21 @@ impl Chatter {
         let talk = self.ledger.begin(from, to);
         self.talks[from as usize] = talk;
         Some((from, talk))
+    }
+
+    fn draw_sender(&mut self, crowd: &Crowd, now: u64) -> Option<u32> {
+        let mut best = (0, None);
+        for _ in 0..DRAWS {
+            let user = self.present.draw(&mut self.rng, None)?;
+            let quiet = crowd.quiet(user, now);
+            if quiet == u64::MAX {
+                return Some(user);
+            }
+            if quiet >= best.0.max(SETTLE) {
+                best = (quiet, Some(user));
+            }
+        }
+        best.1
     }
 
     /// One more is to leave.
@@ -184,8 +223,11 @@ impl Chatter {
             self.deadlines.pop_front();
             self.ready.push(user);
         }
-        while let Some(user) = self.ready.pop() {
-            if self.leaving.remove(&user) {
+        for user in mem::take(&mut self.ready) {
+            if self.leaving.contains(&user) && crowd.quiet(user, now) < SETTLE {
+                self.again = now + SETTLE;
+                self.ready.push(user);
+            } else if self.leaving.remove(&user) {
                 self.moving += 1;
                 crowd.leave(user, self);
             }
@@ -259,18 +301,15 @@ impl Task for Chatter {
     }
 
     fn hurry(&mut self, crowd: &mut Crowd) {
-        let mut now = clock::now();
-        while let Some(due) = self.pace.take(now) {
-            self.send(crowd, due, now);
-            now = clock::now();
-        }
+        while self.send(crowd, clock::now()) {}
     }
 
     fn next_due(&self) -> Option<u64> {
         let now = clock::now();
         let ends = [self.end, self.end + self.patience];
         let others = [
-            self.pace.next_due(),
+            self.pace.next_due().map(|due| due.max(self.blocked)),
+            (!self.ready.is_empty()).then_some(self.again),
             self.churn.next_due(),
             self.deadlines.front().map(|(deadline, _)| *deadline),
             ends.into_iter().find(|end| *end > now),

@@ -22,11 +22,19 @@ use crate::errno;
 use crate::fleet::Errors;
 use crate::session::{Channel, Output, Plan, Session};
 use crate::socket::{Connector, Socket, Traffic};
-use crate::target::Tls;
+use crate::target::{Tls, Transport};
 use crate::wire::Begin;
 
 /// Bytes that are read at a time, by all users in turn.
 const READ: usize = 64 * 1024;
+
+/// How long after its last request a BOSH user sends or leaves at the earliest, in nanoseconds.
+///
+/// What it says then goes on its other connection, beside a request that the server holds; two
+/// requests that come at the same time on two connections can reach the server's session in the other
+/// order. XEP-0124 (section 14.2) has servers put that right; ejabberd's `ejabberd_bosh` (23.01 to
+/// 24.12 at least) leaves the later one lying then. Clients wait, too: Strophe a tenth of a second.
+pub(super) const SETTLE: u64 = 5_000_000;
 
 /// Who wants to know what happens to users. They are named by their place in the crowd.
 pub(super) trait Watch {
@@ -65,6 +73,8 @@ struct User {
     due: u64,
     /// Until when it is to have joined, or left.
     deadline: u64,
+    /// When it wrote last (BOSH only).
+    wrote: u64,
 }
 
 /// All users of a worker.
@@ -86,6 +96,7 @@ pub(super) struct Crowd {
     /// A read that does not fill the buffer has emptied the socket: not with TLS, which keeps
     /// some of what it has read.
     plain: bool,
+    bosh: bool,
 }
 
 impl Crowd {
@@ -109,6 +120,7 @@ impl Crowd {
             output: Output::default(),
             buffer: vec![0; READ],
             plain: begin.target.tls == Tls::None,
+            bosh: begin.target.transport == Transport::Bosh,
         })
     }
 
@@ -142,6 +154,15 @@ impl Crowd {
         self.user(user).is_some_and(|user| user.phase == Phase::In)
     }
 
+    /// How long that one has been quiet, in nanoseconds: it may send and leave if that is
+    /// [`SETTLE`]. `u64::MAX` where it may at any time.
+    pub(super) fn quiet(&self, user: u32, now: u64) -> u64 {
+        match self.user(user) {
+            Some(user) if self.bosh => now.saturating_sub(user.wrote),
+            _ => u64::MAX,
+        }
+    }
+
     /// Begins the login of one who is out. The error is the kind of fault; nobody else is told.
     pub(super) fn join(&mut self, user: u32, due: u64) -> Result<(), String> {
         let mut socket = self
@@ -161,6 +182,7 @@ impl Crowd {
             phase: Phase::Joining,
             due,
             deadline,
+            wrote: 0,
         }));
         Ok(())
     }

@@ -24,6 +24,11 @@ impl Present {
         }
     }
 
+    /// How many they are.
+    pub(super) fn len(&self) -> usize {
+        self.users.len()
+    }
+
     /// Whether that one is among them.
     pub(super) fn has(&self, user: u32) -> bool {
         self.places[user as usize] != NONE

@@ -1,5 +1,6 @@
 //! What a worker is busy with.
 
+use std::collections::VecDeque;
 use std::mem;
 
 use crate::clock;
@@ -7,7 +8,7 @@ use crate::fleet::Errors;
 use crate::pace::Pace;
 use crate::tally::Tally;
 use crate::wire::{Answer, LoginCount, Tick};
-use crate::worker::crowd::{Crowd, Gone, Watch};
+use crate::worker::crowd::{Crowd, Gone, SETTLE, Watch};
 
 /// Users that leave at a time.
 const LEAVE_AT_ONCE: u32 = 64;
@@ -196,8 +197,10 @@ fn failures(errors: &Errors) -> u64 {
 /// Users log out.
 #[derive(Debug)]
 pub(super) struct LogOut {
-    todo: Vec<u32>,
+    todo: VecDeque<u32>,
     pending: u32,
+    /// When to try again those who cannot leave yet.
+    again: Option<u64>,
 }
 
 impl LogOut {
@@ -208,6 +211,7 @@ impl LogOut {
                 .filter(|user| crowd.is_in(*user))
                 .collect(),
             pending: 0,
+            again: None,
         }
     }
 }
@@ -227,9 +231,19 @@ impl Watch for LogOut {
 
 impl Task for LogOut {
     fn step(&mut self, crowd: &mut Crowd) {
-        while self.pending < LEAVE_AT_ONCE {
-            let Some(user) = self.todo.pop() else { break };
-            if crowd.is_in(user) {
+        let now = clock::now();
+        self.again = None;
+        for _ in 0..self.todo.len() {
+            if self.pending >= LEAVE_AT_ONCE {
+                break;
+            }
+            let Some(user) = self.todo.pop_front() else {
+                break;
+            };
+            if crowd.is_in(user) && crowd.quiet(user, now) < SETTLE {
+                self.todo.push_back(user);
+                self.again = Some(now + SETTLE);
+            } else if crowd.is_in(user) {
                 self.pending += 1;
                 crowd.leave(user, self);
             }
@@ -237,7 +251,7 @@ impl Task for LogOut {
     }
 
     fn next_due(&self) -> Option<u64> {
-        None
+        self.again
     }
 
     fn answer(&mut self, _crowd: &mut Crowd, _now: u64) -> Option<Answer> {

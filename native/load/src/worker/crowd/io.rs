@@ -4,6 +4,7 @@ use std::mem;
 
 use mio::event::Event as Readiness;
 
+use crate::clock;
 use crate::errno;
 use crate::session::{Channel, Event};
 use crate::socket::Received;
@@ -120,6 +121,9 @@ impl Crowd {
                 if let (false, Some(socket)) = (bytes.is_empty(), &mut user.sockets[channel]) {
                     let written = socket.write(bytes, &mut self.traffic);
                     bytes.clear();
+                    if self.bosh {
+                        user.wrote = clock::now();
+                    }
                     written.map_err(io("write"))?;
                 }
             }
