@@ -13,6 +13,8 @@
 //!
 //! A failure of any call ends the connection: drop the socket.
 
+#[cfg(test)]
+mod tests;
 mod tls;
 
 use std::io::{self, Read, Write};

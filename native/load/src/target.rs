@@ -171,3 +171,140 @@ fn resolve(host: &str, port: u16) -> std::io::Result<Vec<SocketAddr>> {
     addresses.dedup();
     Ok(addresses)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(url: &str) -> Result<Target, String> {
+        Target::parse(&[url], None, false, false)
+    }
+
+    fn addresses(target: &Target) -> Vec<String> {
+        target.addresses.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn a_url_says_transport_tls_address_and_path() {
+        for (url, transport, tls, address, path) in [
+            (
+                "xmpp://127.0.0.1",
+                Transport::C2s,
+                Tls::None,
+                "127.0.0.1:5222",
+                "",
+            ),
+            (
+                "xmpps://127.0.0.1/",
+                Transport::C2s,
+                Tls::Direct,
+                "127.0.0.1:5223",
+                "",
+            ),
+            (
+                "ws://127.0.0.1",
+                Transport::WebSocket,
+                Tls::None,
+                "127.0.0.1:80",
+                "/ws",
+            ),
+            (
+                "wss://[::1]:1/",
+                Transport::WebSocket,
+                Tls::Direct,
+                "[::1]:1",
+                "/",
+            ),
+            (
+                "http://127.0.0.1:1/x?y=z",
+                Transport::Bosh,
+                Tls::None,
+                "127.0.0.1:1",
+                "/x?y=z",
+            ),
+            (
+                "https://[::1]",
+                Transport::Bosh,
+                Tls::Direct,
+                "[::1]:443",
+                "/bosh",
+            ),
+        ] {
+            let target = parse(url).unwrap();
+            assert_eq!((target.transport, target.tls), (transport, tls), "{url}");
+            assert_eq!(addresses(&target), [address], "{url}");
+            assert_eq!(target.path, path, "{url}");
+        }
+        let target = Target::parse(&["xmpp://127.0.0.1"], Some("d"), true, true).unwrap();
+        assert_eq!(
+            (target.tls, &*target.domain, target.insecure),
+            (Tls::Starttls, "d", true)
+        );
+    }
+
+    #[test]
+    fn the_certificate_names_the_domain_or_the_host() {
+        let name = |url| {
+            let target = Target::parse(&[url], Some("domain"), false, false).unwrap();
+            target.tls_name().to_owned()
+        };
+        assert_eq!(name("xmpps://localhost:1"), "domain");
+        assert_eq!(name("wss://localhost:1/ws"), "localhost");
+        assert_eq!(name("https://[::1]:1/bosh"), "::1");
+        assert_eq!(parse("https://[::1]:1").unwrap().domain, "::1");
+    }
+
+    #[test]
+    fn several_urls_are_one_target_with_several_addresses() {
+        let urls = ["ws://127.0.0.1:1/x", "ws://127.0.0.2:2/x"];
+        let target = Target::parse(&urls, Some("d"), false, false).unwrap();
+        assert_eq!(addresses(&target), ["127.0.0.1:1", "127.0.0.2:2"]);
+        assert_eq!(target.authority, "127.0.0.1:1");
+        for other in [
+            "ws://127.0.0.2:2/y",
+            "wss://127.0.0.2:2/x",
+            "http://127.0.0.2:2/x",
+        ] {
+            assert!(
+                Target::parse(&[urls[0], other], None, false, false).is_err(),
+                "{other}"
+            );
+        }
+        assert!(Target::parse(&[] as &[&str], None, false, false).is_err());
+    }
+
+    #[test]
+    fn a_name_stands_for_addresses_of_one_family() {
+        let target = parse("xmpp://localhost:1").unwrap();
+        let first = target.addresses[0];
+        assert!(
+            target
+                .addresses
+                .iter()
+                .all(|one| one.is_ipv4() == first.is_ipv4())
+        );
+        assert!(first.ip().is_loopback());
+    }
+
+    #[test]
+    fn what_is_no_target_is_said() {
+        for url in [
+            "localhost:5222",
+            "ftp://localhost",
+            "xmpp://",
+            "xmpp://:1",
+            "xmpp://user@localhost",
+            "xmpp://localhost/path",
+            "ws://localhost:x/ws",
+            "ws://localhost:70000/ws",
+            "ws://localhost/a b",
+            "ws://[::1/ws",
+            "ws://no-such-host.invalid/ws",
+        ] {
+            let error = parse(url).unwrap_err();
+            assert!(error.starts_with(url), "{error}");
+        }
+        assert!(Target::parse(&["xmpps://localhost"], None, true, false).is_err());
+        assert!(Target::parse(&["ws://localhost"], None, true, false).is_err());
+    }
+}
