@@ -1,0 +1,121 @@
+//! What happens to messages.
+
+use std::thread;
+
+use crate::support::{BOSH, C2S, StandIn, Transport, WEBSOCKET};
+
+const TALK: &str = "--users 20 --chatter 200 --for 2s --patience 20s";
+
+fn clean(transport: Transport) {
+    let stand_in = StandIn::start(transport, &[]);
+    let outcome = stand_in.users(TALK).run();
+    outcome.assert_clean();
+    let done = stand_in.done();
+    outcome.assert_saw(&done);
+    assert_eq!((done.messages, done.delivered, done.logins), (400, 400, 20));
+    assert_eq!(outcome.chatter().arrived, 400);
+}
+
+fn faulty(transport: Transport) {
+    let all = [
+        "--lose=0.05",
+        "--double=0.05",
+        "--swap=0.05",
+        "--damage=0.05",
+        "--misdeliver=0.05",
+    ];
+    let stand_in = StandIn::start(transport, &all);
+    let outcome = stand_in.users(TALK).run();
+    let done = stand_in.done();
+    let each = [
+        done.lost,
+        done.doubled,
+        done.swapped,
+        done.damaged,
+        done.misdelivered,
+    ];
+    assert!(each.iter().all(|count| *count > 0), "{done:?}");
+    outcome.assert_saw(&done);
+    assert!(outcome.complaint.contains("faults"), "{outcome:?}");
+}
+
+#[test]
+fn a_clean_server_has_no_faults_over_c2s() {
+    clean(C2S);
+}
+
+#[test]
+fn a_clean_server_has_no_faults_over_websocket() {
+    clean(WEBSOCKET);
+}
+
+#[test]
+fn a_clean_server_has_no_faults_over_bosh() {
+    clean(BOSH);
+}
+
+#[test]
+fn every_fault_is_seen_over_c2s() {
+    faulty(C2S);
+}
+
+#[test]
+fn every_fault_is_seen_over_websocket() {
+    faulty(WEBSOCKET);
+}
+
+#[test]
+fn every_fault_is_seen_over_bosh() {
+    faulty(BOSH);
+}
+
+#[test]
+fn one_kind_of_fault_is_taken_for_no_other() {
+    thread::scope(|scope| {
+        for fault in ["lose", "double", "swap", "damage", "misdeliver"] {
+            scope.spawn(move || {
+                let fault = format!("--{fault}=0.2");
+                let stand_in = StandIn::start(C2S, &[&fault]);
+                let outcome = stand_in.users(TALK).run();
+                let done = stand_in.done();
+                outcome.assert_saw(&done);
+                assert!(outcome.report.faults > 40, "{fault}: {done:?}");
+            });
+        }
+    });
+}
+
+/// A damaged character may stand anywhere in the body, at any length of it.
+#[test]
+fn damage_is_seen_wherever_it_is() {
+    thread::scope(|scope| {
+        for body in [1, 80, 500, 3000] {
+            scope.spawn(move || {
+                let stand_in = StandIn::start(WEBSOCKET, &["--damage=1"]);
+                let outcome = stand_in.users(&format!("{TALK} --body {body}")).run();
+                let done = stand_in.done();
+                outcome.assert_saw(&done);
+                assert_eq!((done.damaged, outcome.chatter().arrived), (400, 0));
+            });
+        }
+    });
+}
+
+/// Who comes and goes loses nothing, and nobody else does by it.
+#[test]
+fn churn_is_no_fault() {
+    thread::scope(|scope| {
+        for transport in [C2S, WEBSOCKET, BOSH] {
+            scope.spawn(move || {
+                let stand_in = StandIn::start(transport, &[]);
+                let outcome = stand_in.users(&format!("{TALK} --churn 20")).run();
+                outcome.assert_clean();
+                let chatter = outcome.chatter();
+                assert_eq!((chatter.joined, chatter.left), (40, 40), "{transport:?}");
+                let done = stand_in.done();
+                assert_eq!((done.logins, done.messages), (60, 400));
+                outcome.assert_saw(&done);
+            });
+        }
+    });
+}

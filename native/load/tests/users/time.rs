@@ -1,0 +1,78 @@
+//! Latency counts from when a message was due.
+
+use std::ops::RangeInclusive;
+
+use crate::support::{BOSH, C2S, StandIn, Transport};
+
+const MILLI: f64 = 1000.0;
+
+/// What a busy machine may add, in microseconds.
+const SLACK: f64 = 300.0 * MILLI;
+
+fn about(least: f64) -> RangeInclusive<f64> {
+    // A histogram of three digits is right to a thousandth.
+    least * 0.99..=least + SLACK
+}
+
+#[test]
+fn a_delay_appears_in_every_percentile() {
+    let stand_in = StandIn::start(C2S, &["--delay=50ms"]);
+    let load = "--users 20 --chatter 200 --for 2s --patience 20s";
+    let outcome = stand_in.users(load).run();
+    outcome.assert_clean();
+    let latency = outcome.chatter().latency;
+    assert_eq!(latency.count, 400);
+    for value in [latency.p50, latency.p90, latency.p99, latency.p999] {
+        assert!(about(50.0 * MILLI).contains(&(value as f64)), "{latency:?}");
+    }
+    assert!(latency.p50 <= latency.p90 && latency.p90 <= latency.p99);
+    assert!(latency.p99 <= latency.p999 && latency.p999 <= latency.max);
+    assert!(about(50.0 * MILLI).contains(&latency.mean), "{latency:?}");
+    assert_eq!(stand_in.done().delayed, 400);
+}
+
+/// The server reads nothing for the last half second of each two. Of the messages a quarter falls
+/// due in a stall, evenly, and each waits for its end:
+///
+/// ```text
+///   P(latency > t) = 1/4 · (1 - t / 500 ms)
+/// ```
+///
+/// A tool that counted from when it wrote, or that sent less while answers were missing
+/// (coordinated omission), would have seen a few slow messages and no more.
+fn stalled(transport: Transport) {
+    let stall = ["--stall=500ms", "--stall-every=2s"];
+    let stand_in = StandIn::start(transport, &stall);
+    let load = "--users 20 --chatter 200 --for 4s --patience 20s";
+    let outcome = stand_in.users(load).run();
+    outcome.assert_clean();
+    let latency = outcome.chatter().latency;
+    let done = stand_in.done();
+    assert_eq!((latency.count, done.messages), (800, 800));
+    assert!(done.stalls >= 2, "{done:?}");
+    let expected = |quantile: f64| 500.0 * MILLI * (1.0 - (1.0 - quantile) / 0.25);
+    for (value, quantile) in [
+        (latency.p90, 0.9),
+        (latency.p99, 0.99),
+        (latency.p999, 0.999),
+    ] {
+        // The chatter's beginning and end are not exactly the stalls': a twentieth of it.
+        let expected = expected(quantile) * 0.95;
+        let found = value as f64;
+        assert!(about(expected).contains(&found), "{expected}: {latency:?}");
+    }
+    let mean = 500.0 * MILLI / 2.0 / 4.0;
+    assert!(about(mean * 0.9).contains(&latency.mean), "{latency:?}");
+    // The other three quarters did not wait.
+    assert!((latency.p50 as f64) < SLACK, "{latency:?}");
+}
+
+#[test]
+fn a_stalled_server_is_seen_over_c2s() {
+    stalled(C2S);
+}
+
+#[test]
+fn a_stalled_server_is_seen_over_bosh() {
+    stalled(BOSH);
+}
