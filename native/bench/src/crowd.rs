@@ -22,7 +22,7 @@ pub const BODY: usize = 100;
 
 /// How long a login or a message may take before it counts as lost. Longer than any queue of these loads takes to
 /// drain: that a server is slow shows in the latencies.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The seed of who chats with whom: the same at every site.
 const SEED: u64 = 4;
@@ -32,6 +32,7 @@ const SEED: u64 = 4;
 pub struct Crowd<'a> {
     bench: &'a Bench,
     fleet: Fleet,
+    options: Options,
     /// For people: `BOSH, megaphone`.
     name: String,
 }
@@ -62,7 +63,7 @@ pub fn milliseconds(microseconds: &Figure) -> Figure {
 impl<'a> Crowd<'a> {
     /// Starts the generator for up to `users` anonymous users of a site; nobody is logged in yet.
     pub fn start(bench: &'a Bench, site: &Site, transport: Transport, users: u32) -> Result<Self> {
-        let fleet = Fleet::start(&Options {
+        let options = Options {
             target: site.target(transport)?,
             accounts: Accounts::Anonymous,
             sources: sources(users),
@@ -71,9 +72,15 @@ impl<'a> Crowd<'a> {
             patience: PATIENCE,
             seed: SEED,
             program: bench.load.clone(),
-        })?;
+        };
+        let fleet = Fleet::start(&options)?;
         let name = format!("{}, {}", name(transport), site.side());
-        Ok(Self { bench, fleet, name })
+        Ok(Self {
+            bench,
+            fleet,
+            options,
+            name,
+        })
     }
 
     /// Logs in until there are `users`, as fast as the server answers. A login that fails is a fault. Blocks.
@@ -93,9 +100,20 @@ impl<'a> Crowd<'a> {
     /// Has random pairs chat: `rate` messages a second for `time`. Blocks until the last has arrived. A message that is
     /// lost, doubled, damaged or out of order is a fault, and so is a user who falls out.
     pub fn chatter(&mut self, rate: f64, time: Duration) -> Result<Chatter> {
+        let chatter = self.overload(rate, time)?;
+        if chatter.lost > 0 {
+            self.fault(format!(
+                "{} of {} messages lost at {rate:.0} a second",
+                chatter.lost, chatter.sent
+            ));
+        }
+        Ok(chatter)
+    }
+
+    /// As [`Crowd::chatter`], at a rate that may be more than the server holds: the caller sees to what is lost.
+    pub fn overload(&mut self, rate: f64, time: Duration) -> Result<Chatter> {
         let chatter = self.fleet.chatter(rate, time, 0.0)?;
         for (how, messages) in [
-            ("lost", chatter.lost),
             ("doubled", chatter.doubled),
             ("out of order", chatter.disordered),
             ("damaged", chatter.damaged),
@@ -111,6 +129,13 @@ impl<'a> Crowd<'a> {
             self.fault(format!("users fell out: {}", listed(&chatter.errors)));
         }
         Ok(chatter)
+    }
+
+    /// Other users in their place: these are gone, with their connections.
+    pub fn renew(&mut self, users: u32) -> Result<()> {
+        self.fleet = Fleet::start(&self.options)?;
+        self.log_in(users)?;
+        Ok(())
     }
 
     /// Logs out until there are `users`. Blocks.

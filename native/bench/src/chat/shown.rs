@@ -18,6 +18,9 @@ pub fn section(measured: &Measured) -> Section {
     section.text(about(measured));
     section.table(costs(measured));
     section.text(in_words(measured));
+    if let Some(text) = lost(measured) {
+        section.text(text);
+    }
     section.plot(cost_bars(measured));
     section.text(about_latency(measured));
     for one in &measured.transports {
@@ -151,6 +154,25 @@ fn cost_bars(measured: &Measured) -> Bars {
         ],
         groups: measured.transports.iter().map(group).collect(),
     }
+}
+
+/// What happened to BOSH where there was too much.
+fn lost(measured: &Measured) -> Option<String> {
+    let of = |side| {
+        measured
+            .transports
+            .iter()
+            .filter_map(|one| one.lost.get(&side))
+            .sum::<u64>()
+    };
+    let [stock, megaphone] = [Side::Stock, Side::Megaphone].map(of);
+    (stock + megaphone > 0).then(|| {
+        format!(
+            "Where BOSH was given more than it holds, {stock} messages were lost for good by stock and {megaphone} by \
+             megaphone: ejabberd lays a request aside that overtakes the one before it, and may not come back to it \
+             (`ejabberd_bosh`, the same code on both sides). In the windows below that would fail the part."
+        )
+    })
 }
 
 fn about_latency(measured: &Measured) -> String {
