@@ -34,7 +34,7 @@ const READ: usize = 64 * 1024;
 /// requests that come at the same time on two connections can reach the server's session in the other
 /// order. XEP-0124 (section 14.2) has servers put that right; ejabberd's `ejabberd_bosh` (23.01 to
 /// 24.12 at least) leaves the later one lying then. Clients wait, too: Strophe a tenth of a second.
-pub(super) const SETTLE: u64 = 5_000_000;
+pub(super) const SETTLE: u64 = 10_000_000;
 
 /// Who wants to know what happens to users. They are named by their place in the crowd.
 pub(super) trait Watch {
