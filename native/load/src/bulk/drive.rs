@@ -18,8 +18,8 @@ const WAIT: Duration = Duration::from_millis(50);
 /// Events taken at a time.
 const EVENTS: usize = 1024;
 
-/// Turns that all who can move get before the kernel is asked who else can.
-const ROUNDS: usize = 16;
+/// Turns, or one for each who can move, before the kernel is asked who else can.
+const TURNS: usize = 16;
 
 struct Drive<'a> {
     args: &'a Args,
@@ -123,7 +123,7 @@ impl<'a> Drive<'a> {
                     self.ready.push_back(number);
                 }
             }
-            for _ in 0..ROUNDS {
+            for _ in 0..(TURNS / self.ready.len().max(1)).max(1) {
                 self.round(up);
             }
         }

@@ -65,7 +65,9 @@ impl Flow {
         stream.set_nodelay(true)?;
         if connections >= MANY {
             let size = (BUFFERS / connections).max(BUFFER_MIN);
-            SockRef::from(&stream).set_send_buffer_size(size)?;
+            let socket = SockRef::from(&stream);
+            socket.set_send_buffer_size(size)?;
+            socket.set_recv_buffer_size(size)?;
         }
         stream.write_all(match direction {
             Direction::Up => b"u",
