@@ -24,9 +24,10 @@ modulo 251. One thread gives each connection that can move 64 KiB its turn.
 
 Bytes count when the kernel takes or gives them, in the window after the warm-up: by then what lies
 between is full, and what goes in is what comes out. Up, all bytes must have arrived at the end
-(that is in errors if not); down, each read's ends are looked at. With more than 16 connections
-their kernel buffers are held to 64 MiB together. Reported are MB/s (10^6 bytes), the share of each
-connection and Jain's index of fairness: 1 when all have the same, 1/N when one has all.
+(that is in errors if not); down, each read's ends are looked at. With more than 16 connections the
+kernel's buffers for them are held to 64 MiB or so each way, or it would take seconds to fill them.
+Reported are MB/s (10^6 bytes), the share of each connection and Jain's index of fairness: 1 when
+all have the same, 1/N when one has all.
 
   megaphone-load bulk 127.0.0.1:5290 --connections 1000 --direction up --for 5s")]
 pub struct Args {
