@@ -26,6 +26,9 @@ const LINK_WAITING_MAX: usize = 1 << 30;
 /// Bytes of a request that is not whole.
 const REQUEST_MAX: usize = 64 * 1024;
 
+/// Windows stay as small as they begin: what is answered is soon read.
+static FIXED: Growth = Growth::NONE;
+
 /// One link.
 #[derive(Debug)]
 pub struct NodeLink {
@@ -205,7 +208,7 @@ impl Up {
                 Then::GoOn
             }
             Ok(()) => {
-                if let Some(bytes) = client.conn.release(bytes.len() as u32, &Growth::NONE) {
+                if let Some(bytes) = client.conn.release(bytes.len() as u32, &FIXED) {
                     Control::Window { id, bytes }.put(out);
                 }
                 client.requests(id, bytes, self.max_content, &self.server, out)
@@ -335,7 +338,7 @@ impl Client {
             put_frame(id, content, out);
         }
         if self.echo
-            && let Some(bytes) = self.conn.release(now, &Growth::NONE)
+            && let Some(bytes) = self.conn.release(now, &FIXED)
         {
             Control::Window { id, bytes }.put(out);
         }

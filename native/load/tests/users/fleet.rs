@@ -166,7 +166,7 @@ fn several_workers_add_up() {
                 let mut shell = Command::new("sh");
                 let limited = "ulimit -n 100 && exec \"$0\" \"$@\"";
                 shell.args(["-c", limited, PROGRAM]);
-                let load = "--users 100 --chatter 200 --for 2s --patience 20s";
+                let load = "--users 100 --chatter 200 --for 2s --patience 4s";
                 let outcome = stand_in.users_by(shell, load).run();
                 let done = stand_in.done();
                 let step = &outcome.report.steps[0];
