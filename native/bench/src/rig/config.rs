@@ -32,6 +32,10 @@ pub const ERL: &[&str] = &[
 /// Connections that wait to be accepted, of each TCP listener on either side.
 pub const BACKLOG: u32 = 4096;
 
+/// Connections of a service that are opened and not yet started, on megaphone's listener: what [`BACKLOG`] and the
+/// clients' repeated SYNs are to a TCP listener, for thousands come at once here.
+pub const ACCEPT_QUEUE: u32 = 20_000;
+
 /// The services and what they are given to, in this order: name, and options of the listener.
 pub const SERVICES: &[(&str, &str)] = &[
     (
@@ -55,7 +59,7 @@ pub fn yaml(side: Side, addresses: &[SocketAddr], options: &[String]) -> String 
             let port = addresses.first().map_or(0, SocketAddr::port);
             let _ = writeln!(
                 text,
-                "  - port: {port}\n    ip: \"127.0.0.1\"\n    module: megaphone"
+                "  - port: {port}\n    ip: \"127.0.0.1\"\n    module: megaphone\n    accept_queue: {ACCEPT_QUEUE}"
             );
             for option in options {
                 let _ = writeln!(text, "    {option}");
@@ -113,7 +117,8 @@ pub fn description() -> String {
     format!(
         "Each node is `erl {erl}`, for both sides. The configuration is the same but for who listens: stock has a \
          listener for each of these services (`backlog: {BACKLOG}`), megaphone one listener for links on TCP \
-         loopback with the same under `services`, and in front of it a `megaphone-ecm` for every {} clients, each with \
+         loopback (`accept_queue: {ACCEPT_QUEUE}`) with the same under `services`, \
+         and in front of it a `megaphone-ecm` for every {} clients, each with \
          its defaults.\n\n```yaml\n{head}\n    services:\n{services}\n{modules}\n```\n",
         super::CLIENTS
     )

@@ -31,7 +31,7 @@ pub struct Setup {
     /// How many clients it has at a time, at most: on megaphone's side there are as many ECMs as that needs, and
     /// one at least.
     pub clients: u32,
-    /// More options of megaphone's listener, a line of YAML each, such as `accept_queue: 1000000`.
+    /// More options of megaphone's listener, a line of YAML each, such as `max_connections: 1100000`.
     pub listener: Vec<String>,
 }
 
