@@ -2,15 +2,17 @@
 //! answered `ok`, or an echo where the service is named so.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use megaphone_proto::conn::{Conn, ConnError, State};
 use megaphone_proto::control::{CloseReason, Control};
 use megaphone_proto::credit::Growth;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::handshake::{Identity, Step};
-use megaphone_proto::limits::MAX_CONNECTIONS_DEFAULT;
+use megaphone_proto::limits::{MAX_CONNECTIONS_DEFAULT, RESUME_TIMEOUT_DEFAULT};
 use megaphone_proto::table::{OpenError, Table};
 use megaphone_proto::{Event, Handshake, Link, LinkConfig, LinkError, Role};
+use tokio::time::Instant;
 
 use super::http::{self, OK};
 use super::report::count;
@@ -26,6 +28,10 @@ const LINK_WAITING_MAX: usize = 1 << 30;
 /// Bytes of a request that is not whole.
 const REQUEST_MAX: usize = 64 * 1024;
 
+/// How often what came is acknowledged, at least (docs/protocol.md, "Resume"). No link is resumed
+/// here, but an edge is to have the work of one that could be.
+const ACK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// Windows stay as small as they begin: what is answered is soon read.
 static FIXED: Growth = Growth::NONE;
 
@@ -34,6 +40,7 @@ static FIXED: Growth = Growth::NONE;
 pub struct NodeLink {
     server: Arc<Server>,
     phase: Phase,
+    acknowledge_at: Instant,
 }
 
 #[derive(Debug)]
@@ -46,10 +53,14 @@ impl NodeLink {
     /// A link on which nothing has come.
     pub fn new(server: &Arc<Server>) -> Self {
         let nonce = format!("{:032x}", fastrand::u128(..));
-        let config = LinkConfig::new(Role::Node, "stand-in", nonce);
+        let config = LinkConfig {
+            resume_timeout: RESUME_TIMEOUT_DEFAULT,
+            ..LinkConfig::new(Role::Node, "stand-in", nonce)
+        };
         Self {
             server: Arc::clone(server),
             phase: Phase::Greeting(Box::new(Handshake::new(config))),
+            acknowledge_at: Instant::now() + ACK_INTERVAL,
         }
     }
 
@@ -60,7 +71,7 @@ impl NodeLink {
                 Some(Step::Hello) => {
                     let identity = Identity {
                         link: self.server.fresh(),
-                        token: String::new(),
+                        token: format!("{:032x}", fastrand::u128(..)),
                         resumed: None,
                     };
                     handshake.answer(identity).put(out);
@@ -104,8 +115,26 @@ impl Protocol for NodeLink {
         {
             error.to_control().put(&mut out);
         }
+        if let Phase::Up(up) = &mut self.phase
+            && let Some(ack) = up.link.ack()
+        {
+            ack.put(&mut out);
+        }
         wire.send(&out);
         heard.map(|()| input.len()).map_err(|_| Wrong)
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        Some(self.acknowledge_at)
+    }
+
+    fn lapse(&mut self, wire: &Arc<Wire>) {
+        if let Phase::Up(up) = &mut self.phase
+            && let Some(ack) = up.link.ack_tick()
+        {
+            wire.send(&ack.to_frame());
+        }
+        self.acknowledge_at = Instant::now() + ACK_INTERVAL;
     }
 }
 

@@ -4,5 +4,6 @@
 mod bosh;
 mod c2s;
 mod faults;
+mod link;
 mod support;
 mod websocket;
