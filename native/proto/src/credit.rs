@@ -161,13 +161,14 @@ impl RecvWindow {
     /// When a grant is due: `owed` is at least half of `size`. Between two grants a peer that is
     /// never held back uses half a window, and little more.
     fn resize(&mut self, growth: &Growth) {
-        if self.low < self.size / 4 {
+        let crowded = u64::from(self.grown() / 2) > growth.share();
+        if self.low < self.size / 4 && !crowded {
             let more = self.size.min(GROWN_WINDOW_MAX.saturating_sub(self.size));
-            if more > 0 && growth.take(more) {
+            if more > 0 && growth.take(more, self.grown()) {
                 self.size += more;
                 self.owed += more;
             }
-        } else if self.size > self.first && self.low >= self.size / 8 * 3 {
+        } else if self.size > self.first && (crowded || self.low >= self.size / 8 * 3) {
             // Withheld from what is owed: credit that was given cannot be taken back.
             let less = (self.size / 2).min(self.size - self.first).min(self.owed);
             growth.give(less);
@@ -176,6 +177,9 @@ impl RecvWindow {
         }
     }
 }
+
+/// A window grows by no more than one part in so many of what is left to grow by.
+const SHARES: u64 = 512;
 
 /// Bytes that all windows of a program may grow by together: windows are promises, and this is
 /// what bounds them beyond their first size. May be shared among threads.
@@ -210,10 +214,22 @@ impl Growth {
         }
     }
 
-    fn take(&self, bytes: u32) -> bool {
-        let (bytes, max) = (u64::from(bytes), self.max.load(Relaxed));
-        let more = |taken: u64| Some(taken + bytes).filter(|sum| *sum <= max);
-        self.taken.fetch_update(Relaxed, Relaxed, more).is_ok()
+    /// Bytes that one window may have grown by: a share of what is left for the others, so that
+    /// those that are busy get about the same, whoever came first.
+    fn share(&self) -> u64 {
+        let (max, taken) = (self.max.load(Relaxed), self.taken.load(Relaxed));
+        max.saturating_sub(taken) / SHARES
+    }
+
+    /// Takes `bytes` for a window that has grown by `grown` already.
+    fn take(&self, bytes: u32, grown: u32) -> bool {
+        let bytes = u64::from(bytes);
+        let fits = bytes + u64::from(grown) <= self.share();
+        if fits {
+            // Two at a time may pass the bound together, by what each may take at most.
+            self.taken.fetch_add(bytes, Relaxed);
+        }
+        fits
     }
 }
 
@@ -325,7 +341,7 @@ mod tests {
 
     #[test]
     fn all_windows_together_grow_by_no_more_than_the_budget() {
-        let growth = Growth::new(20_000);
+        let growth = Growth::new(SHARES * 16_384);
         let (mut first, mut second) = (RecvWindow::new(16_384), RecvWindow::new(16_384));
         busy(&mut first, &growth);
         busy(&mut second, &growth);
@@ -334,6 +350,23 @@ mod tests {
         growth.give(first.grown());
         busy(&mut second, &growth);
         assert_eq!(second.size, 32_768);
+    }
+
+    #[test]
+    fn a_thousand_busy_windows_grow_alike_whoever_came_first() {
+        let growth = Growth::new(256 << 20);
+        let mut windows = vec![RecvWindow::new(16_384); 1_000];
+        for _ in 0..3 {
+            for window in &mut windows {
+                for _ in 0..10 {
+                    busy(window, &growth);
+                }
+            }
+        }
+        let sizes = windows.iter().map(|window| window.size);
+        let (least, most) = (sizes.clone().min().unwrap(), sizes.max().unwrap());
+        assert!(least * 4 >= most && least >= 65_536, "{least} to {most}");
+        assert!(growth.taken.load(Relaxed) <= 256 << 20);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use super::ledger::Ledger;
 const CONNECTIONS: usize = 12;
 
 /// Bytes that their windows may grow by: some of them.
-const GROWTH: u64 = 200_000;
+const GROWTH: u64 = 20 << 20;
 
 /// A connection as one side holds it.
 struct Held {
