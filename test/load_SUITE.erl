@@ -25,19 +25,21 @@ all() -> [{group, ejabberd_23_01}, {group, ejabberd_24_12}].
 groups() ->
     [{ejabberd_23_01, [], [{group, stock}, {group, megaphone}, {group, server}]},
      {ejabberd_24_12, [], [{group, stock}, {group, megaphone}, {group, server}]},
+     {stock, [], [{group, together}, bosh]},
+     {megaphone, [], [{group, together}, bosh]},
      %% At a time: they wait more than they work.
-     {stock, [parallel], transports() ++ accounts()},
-     {megaphone, [parallel], transports() ++ accounts()},
+     {together, [parallel], streams() ++ accounts()},
      {server, [], [what_the_server_says, a_users_memory, wrong_password, unknown_host, refused_address,
                    untrusted_certificate, wrong_cookie]}].
 
-transports() -> [c2s, starttls, direct_tls, websocket, bosh].
+streams() -> [c2s, starttls, direct_tls, websocket].
 
 accounts() -> [scram_sha_1, scram_sha_256, plain].
 
 init_per_group(ejabberd_23_01, Config) -> start("23.01", Config);
 init_per_group(ejabberd_24_12, Config) -> start("24.12", Config);
 init_per_group(server, Config) -> [{ports, ?config(megaphone, Config)} | Config];
+init_per_group(together, Config) -> Config;
 init_per_group(Side, Config) -> [{ports, ?config(Side, Config)} | Config].
 
 end_per_group(Group, Config) when Group =:= ejabberd_23_01; Group =:= ejabberd_24_12 ->
@@ -70,46 +72,48 @@ password(N) -> <<"secret", (integer_to_binary(N))/binary>>.
 
 %% ---- every way in ----
 
-c2s(Config) -> anonymous(["xmpp://", at(c2s, Config)], [], Config).
+c2s(Config) -> anonymous(["xmpp://", at(c2s, Config)], 100, [], Config).
 
-starttls(Config) -> anonymous(["xmpp://", at(c2s, Config)], ["--starttls", "--insecure"], Config).
+starttls(Config) -> anonymous(["xmpp://", at(c2s, Config)], 100, ["--starttls", "--insecure"], Config).
 
 %% The certificate is verified, and is for the domain.
-direct_tls(Config) -> anonymous(["xmpps://", at(c2s_tls, Config)], [], Config).
+direct_tls(Config) -> anonymous(["xmpps://", at(c2s_tls, Config)], 100, [], Config).
 
-websocket(Config) -> anonymous(["ws://", at(http, Config), "/ws"], [], Config).
+websocket(Config) -> anonymous(["ws://", at(http, Config), "/ws"], 100, [], Config).
 
-bosh(Config) -> anonymous(["http://", at(http, Config), "/bosh"], [], Config).
+%% By itself, and fewer messages: where a machine is so busy that two requests overtake each other on their
+%% way, ejabberd_bosh keeps the second for as long as nothing comes for the user (docs/load.md).
+bosh(Config) -> anonymous(["http://", at(http, Config), "/bosh"], 20, ["--hold", "500ms"], Config).
 
 scram_sha_1(Config) -> registered(["xmpp://", at(c2s, Config)], "SCRAM-SHA-1", Config).
 
 scram_sha_256(Config) -> registered(["ws://", at(http, Config), "/ws"], "SCRAM-SHA-256", Config).
 
-plain(Config) -> registered(["http://", at(http, Config), "/bosh"], "PLAIN", Config).
+plain(Config) -> registered(["xmpp://", at(c2s, Config)], "PLAIN", Config).
 
 %% Users log in, chat, leave and come back.
-anonymous(Url, Options, Config) ->
-    Report = load(Url, ["--domain", "anon.localhost", "--users", integer_to_list(?USERS), "--chatter", "100",
-                        "--for", "1s", "--churn", "5" | Options], Config),
-    #{<<"chatter">> := Chatter} = all_went_well(?USERS, Report),
+anonymous(Url, Rate, Options, Config) ->
+    Report = load(Url, ["--domain", "anon.localhost", "--users", integer_to_list(?USERS),
+                        "--chatter", integer_to_list(Rate), "--for", "1s", "--churn", "5" | Options], Config),
+    #{<<"chatter">> := Chatter} = all_went_well(?USERS, Rate, Report),
     ?assertMatch(#{<<"joined">> := Joined, <<"left">> := Left} when Joined >= 2 andalso Left >= 2, Chatter).
 
 registered(Url, Mechanism, Config) ->
     Report = load(Url, ["--domain", "localhost", "--users", integer_to_list(?ACCOUNTS), "--accounts", "user%",
                         "--password", "secret%", "--mechanism", Mechanism, "--chatter", "100", "--for", "1s"], Config),
     ?assertEqual(iolist_to_binary(["user% (", Mechanism, ")"]), maps:get(<<"accounts">>, Report)),
-    all_went_well(?ACCOUNTS, Report).
+    all_went_well(?ACCOUNTS, 100, Report).
 
 %% All logged in, and what they said was heard. The only step of the report.
-all_went_well(Users, #{<<"steps">> := [Step]} = Report) ->
+all_went_well(Users, Rate, #{<<"steps">> := [Step]} = Report) ->
     ?assertMatch(#{<<"faults">> := 0}, Report),
     #{<<"logins">> := Logins, <<"hold">> := Hold, <<"chatter">> := Chatter} = Step,
     ?assertMatch(#{<<"tried">> := Users, <<"logged_in">> := Users, <<"errors">> := None,
                    <<"latency">> := #{<<"count">> := Users}} when None =:= #{}, Logins),
     ?assertMatch(#{<<"online">> := Users}, Hold),
     #{<<"sent">> := Sent, <<"arrived">> := Arrived, <<"latency">> := Latency} = Chatter,
-    %% 100 a second were asked for, and one second long.
-    ?assert(Sent > 50 andalso Sent =< 110, Sent),
+    %% It was for one second.
+    ?assert(Sent > Rate div 2 andalso Sent =< Rate * 11 div 10, Sent),
     ?assertEqual(Sent, Arrived),
     ?assertEqual(#{}, maps:filter(fun(Key, Value) -> lists:member(Key, faults()) andalso Value =/= 0 end, Chatter)),
     #{<<"count">> := Arrived, <<"p50">> := P50, <<"p99">> := P99, <<"max">> := Max} = Latency,
@@ -183,7 +187,7 @@ wrong_password(Config) ->
     Text = fails(["ws://", at(http, Config), "/ws"],
                  ["--domain", "localhost", "--users", "3", "--accounts", "user%", "--password", "wrong"], Config),
     said("not-authorized", Text),
-    said("3 things went wrong", Text).
+    said("3 faults", Text).
 
 unknown_host(Config) ->
     said("host-unknown", fails(["xmpp://", at(c2s, Config)], ["--domain", "nowhere.invalid", "--users", "2"], Config)).
