@@ -170,6 +170,7 @@ pub enum ConnError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::credit::NO_GROWTH;
 
     fn conn() -> Conn {
         Conn::new(SendCredit::new(10), RecvWindow::new(10))
@@ -200,7 +201,7 @@ mod tests {
         assert!(!conn.may_send() && conn.may_receive());
         assert_eq!((conn.take_credit(3), conn.credit()), (0, 0));
         assert_eq!(conn.receive(10), Ok(()));
-        assert_eq!(conn.release(10, &Growth::NONE), Some(10));
+        assert_eq!(conn.release(10, &NO_GROWTH), Some(10));
         assert_eq!(conn.peer_ended(), Ok(State::Closed));
         assert_eq!(conn.we_ended(), State::Closed);
     }
@@ -239,6 +240,6 @@ mod tests {
         let mut conn = conn();
         conn.receive(10).unwrap();
         conn.peer_ended().unwrap();
-        assert_eq!(conn.release(10, &Growth::NONE), None);
+        assert_eq!(conn.release(10, &NO_GROWTH), None);
     }
 }

@@ -189,10 +189,10 @@ pub struct Growth {
     taken: AtomicU64,
 }
 
-impl Growth {
-    /// No window grows.
-    pub const NONE: Growth = Growth::new(0);
+/// For windows that stay as they begin.
+pub static NO_GROWTH: Growth = Growth::new(0);
 
+impl Growth {
     /// Windows may grow by `max` bytes in all.
     pub const fn new(max: u64) -> Self {
         Growth {
@@ -295,9 +295,9 @@ mod tests {
     fn grants_go_out_at_half_a_window() {
         let mut window = RecvWindow::new(10);
         window.receive(10).unwrap();
-        assert_eq!(window.release(4, &Growth::NONE), None);
-        assert_eq!(window.release(1, &Growth::NONE), Some(5));
-        assert_eq!(window.release(5, &Growth::NONE), Some(5));
+        assert_eq!(window.release(4, &NO_GROWTH), None);
+        assert_eq!(window.release(1, &NO_GROWTH), Some(5));
+        assert_eq!(window.release(5, &NO_GROWTH), Some(5));
         assert_eq!(window.receive(10), Ok(()));
     }
 
@@ -305,8 +305,8 @@ mod tests {
     fn no_more_is_given_back_than_was_received() {
         let mut window = RecvWindow::new(10);
         window.receive(6).unwrap();
-        assert_eq!(window.release(u32::MAX, &Growth::NONE), Some(6));
-        assert_eq!(window.release(u32::MAX, &Growth::NONE), None);
+        assert_eq!(window.release(u32::MAX, &NO_GROWTH), Some(6));
+        assert_eq!(window.release(u32::MAX, &NO_GROWTH), None);
         assert_eq!(window, RecvWindow::new(10));
     }
 
@@ -314,10 +314,10 @@ mod tests {
     fn windows_of_0_and_1_byte_do_not_grant_for_ever() {
         let mut none = RecvWindow::new(0);
         assert!(none.receive(1).is_err());
-        assert_eq!(none.release(1, &Growth::NONE), None);
+        assert_eq!(none.release(1, &NO_GROWTH), None);
         let mut one = RecvWindow::new(1);
         one.receive(1).unwrap();
-        assert_eq!(one.release(1, &Growth::NONE), Some(1));
+        assert_eq!(one.release(1, &NO_GROWTH), Some(1));
     }
 
     /// A peer that sends as much as it may, always.
@@ -399,6 +399,6 @@ mod tests {
         assert_eq!(credit.available(), u32::MAX);
         let mut window = RecvWindow::unlimited();
         assert_eq!(window.receive(u32::MAX), Ok(()));
-        assert_eq!(window.release(u32::MAX, &Growth::NONE), None);
+        assert_eq!(window.release(u32::MAX, &NO_GROWTH), None);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use megaphone_proto::conn::{Conn, ConnError, State};
 use megaphone_proto::control::{CloseReason, Control, Open};
-use megaphone_proto::credit::Growth;
+use megaphone_proto::credit::NO_GROWTH;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::handshake::{Handshake, Identity, Step};
 use megaphone_proto::limits::MIN_MAX_CONTENT;
@@ -128,7 +128,7 @@ impl End {
             .table
             .get_mut(&id)
             .unwrap()
-            .release(n as u32, &Growth::NONE);
+            .release(n as u32, &NO_GROWTH);
         if let Some(bytes) = grant {
             Control::Window { id, bytes }.put(&mut self.wire);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use megaphone_proto::conn::{Conn, ConnError, State};
 use megaphone_proto::control::{CloseReason, Control};
-use megaphone_proto::credit::Growth;
+use megaphone_proto::credit::NO_GROWTH;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::handshake::{Identity, Step};
 use megaphone_proto::limits::{MAX_CONNECTIONS_DEFAULT, RESUME_TIMEOUT_DEFAULT};
@@ -31,9 +31,6 @@ const REQUEST_MAX: usize = 64 * 1024;
 /// How often what came is acknowledged, at least (docs/protocol.md, "Resume"). No link is resumed
 /// here, but an edge is to have the work of one that could be.
 const ACK_INTERVAL: Duration = Duration::from_secs(1);
-
-/// Windows stay as small as they begin: what is answered is soon read.
-static FIXED: Growth = Growth::NONE;
 
 /// One link.
 #[derive(Debug)]
@@ -237,7 +234,7 @@ impl Up {
                 Then::GoOn
             }
             Ok(()) => {
-                if let Some(bytes) = client.conn.release(bytes.len() as u32, &FIXED) {
+                if let Some(bytes) = client.conn.release(bytes.len() as u32, &NO_GROWTH) {
                     Control::Window { id, bytes }.put(out);
                 }
                 client.requests(id, bytes, self.max_content, &self.server, out)
@@ -367,7 +364,7 @@ impl Client {
             put_frame(id, content, out);
         }
         if self.echo
-            && let Some(bytes) = self.conn.release(now, &FIXED)
+            && let Some(bytes) = self.conn.release(now, &NO_GROWTH)
         {
             Control::Window { id, bytes }.put(out);
         }

@@ -9,15 +9,12 @@ use std::thread::{self, JoinHandle};
 use megaphone_load::link::Report;
 use megaphone_proto::conn::Conn;
 use megaphone_proto::control::{CloseReason, Control};
-use megaphone_proto::credit::Growth;
+use megaphone_proto::credit::NO_GROWTH;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::handshake::{Handshake, Identity, Step};
 use megaphone_proto::{Event, Link, LinkConfig, Role};
 
 use crate::{errors, load, report};
-
-/// Windows stay as they begin.
-static GROWTH: Growth = Growth::new(0);
 
 /// What the node does wrong.
 #[derive(Clone, Copy, PartialEq)]
@@ -148,7 +145,7 @@ impl Node {
         let (conn, waiting) = self.connections.get_mut(&id).unwrap();
         conn.receive(bytes.len() as u32)
             .expect("an edge keeps within its credit");
-        if let Some(bytes) = conn.release(bytes.len() as u32, &GROWTH) {
+        if let Some(bytes) = conn.release(bytes.len() as u32, &NO_GROWTH) {
             Control::Window { id, bytes }.put(&mut self.out);
         }
         waiting.extend_from_slice(bytes);

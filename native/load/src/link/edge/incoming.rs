@@ -4,15 +4,12 @@ use std::time::{Duration, Instant};
 
 use megaphone_proto::conn::ConnError;
 use megaphone_proto::control::Control;
-use megaphone_proto::credit::Growth;
+use megaphone_proto::credit::NO_GROWTH;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::{Event, LinkError};
 
 use super::{Edge, Shared};
 use crate::generator::record;
-
-/// Windows stay as they begin: a connection has one frame at a time.
-static GROWTH: Growth = Growth::new(0);
 
 impl Edge {
     /// Takes in what was read. The error is for a person; the link is of no use after it.
@@ -82,7 +79,7 @@ impl Edge {
             return Ok(());
         };
         peer.conn.receive(bytes.len() as u32)?;
-        if let Some(grant) = peer.conn.release(bytes.len() as u32, &GROWTH) {
+        if let Some(grant) = peer.conn.release(bytes.len() as u32, &NO_GROWTH) {
             self.outgoing.say(&Control::Window { id, bytes: grant });
         }
         let from = (shared.payload.len() - peer.missing) as usize;
