@@ -118,6 +118,8 @@ pub struct ChatterCount {
     pub unsent: u64,
     /// Messages that were sent more than [`crate::worker::LATE`] late.
     pub late: u64,
+    /// Users to whom somebody wrote so that their requests were answered.
+    pub nudges: u64,
     /// From due to arrived.
     pub latency: String,
     /// Bytes that the users read and wrote.

@@ -54,6 +54,9 @@ pub struct Chatter {
     pub late: u64,
     /// Messages of an earlier chatter, which counted them as lost.
     pub stale: u64,
+    /// How often a BOSH user's requests were not answered until somebody else wrote to that user:
+    /// ejabberd lays a request aside that overtook the one before it. What it contained came late.
+    pub nudges: u64,
     /// Users that fell out, by kind of fault.
     pub errors: Errors,
     /// Logins and logouts of the churn meanwhile.

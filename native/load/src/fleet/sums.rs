@@ -41,6 +41,7 @@ pub(super) fn chatter(answers: Vec<Answer>) -> Result<Chatter, Error> {
         counts += count.counts;
         sum.unsent += count.unsent;
         sum.late += count.late;
+        sum.nudges += count.nudges;
         sum.read += count.read;
         sum.written += count.written;
         sum.joined += count.joined;

@@ -75,6 +75,11 @@ impl Bosh {
         free
     }
 
+    /// Whether the server has a request on either line.
+    pub(super) fn is_busy(&self) -> bool {
+        self.lines.iter().all(|line| matches!(line, Line::Busy(_)))
+    }
+
     /// Whether an earlier request's answer must be read before what came on this line: answers
     /// that come at the same time may be read in any order.
     pub(super) fn must_wait(&self, channel: Channel) -> bool {

@@ -139,6 +139,10 @@ impl Session {
 
     /// Sends a chat message, once logged in. `body` needs no escaping: it is of printable ASCII
     /// without `<&>"'`.
+    ///
+    /// Over BOSH this makes a request while the server has another on the other channel. There is no
+    /// clock here, so it is for the caller to leave some milliseconds after the last write, here and
+    /// before [`Session::leave`]: servers may take two requests in the order in which they come.
     pub fn send_message(&mut self, to: &str, body: &str, out: &mut Output) {
         if self.phase != Phase::LoggedIn {
             return;
@@ -183,6 +187,15 @@ impl Session {
     /// The full JID, once logged in.
     pub fn jid(&self) -> &str {
         &self.jid
+    }
+
+    /// Whether what is said now has to wait until the server has answered something: BOSH only,
+    /// where the server has a request on either connection.
+    pub fn is_busy(&self) -> bool {
+        match &self.carrier {
+            Carrier::Bosh(bosh) => bosh.is_busy(),
+            _ => false,
+        }
     }
 
     /// Which user this is.

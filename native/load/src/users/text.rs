@@ -144,6 +144,10 @@ fn chatter_lines(
             "messages were not sent: fewer than two users could",
         ),
         (
+            chatter.nudges,
+            "times a user's requests were answered only after somebody had written to it (BOSH)",
+        ),
+        (
             chatter.stale,
             "messages of an earlier step came, which counted them as lost",
         ),

@@ -19,7 +19,7 @@ use crate::socket::Traffic;
 use crate::tally::Tally;
 use crate::wire::{Answer, ChatterCount, Tick};
 use crate::worker::LATE;
-use crate::worker::crowd::{Crowd, Gone, SETTLE, Watch};
+use crate::worker::crowd::{Crowd, Gone, SETTLE, Turn, Watch};
 use crate::worker::present::Present;
 use crate::worker::task::Task;
 
@@ -49,6 +49,17 @@ pub(super) struct Asked {
 /// Of how many that are drawn the one sends that has been quiet longest, where that matters.
 const DRAWS: usize = 8;
 
+/// How long a message waits for somebody who can send it at once, in nanoseconds.
+const SENDERS: u64 = 100_000_000;
+
+/// What is written to a user whose BOSH requests the server has laid aside. `ejabberd_bosh` does
+/// so with a request that overtook the one before it, which a busy machine can bring about whatever
+/// the client does, and takes it up again when there is something for the user.
+const NUDGE: &str = "nudge";
+
+/// After how long without any message somebody is nudged, in nanoseconds.
+const SILENCE: u64 = 1_000_000_000;
+
 /// No conversation.
 const NONE: u32 = u32::MAX;
 
@@ -75,6 +86,8 @@ pub(super) struct Chatter {
     again: u64,
     /// Until when nobody can send.
     blocked: u64,
+    /// When the last message came, or somebody was nudged.
+    came: u64,
     /// Those who have left and are to join anew.
     outside: Vec<u32>,
     /// Those who are about to have left or joined.
@@ -120,6 +133,7 @@ impl Chatter {
             ready: Vec::new(),
             again: 0,
             blocked: 0,
+            came: 0,
             outside: Vec::new(),
             moving: 0,
             latency: Tally::default(),
@@ -139,7 +153,8 @@ impl Chatter {
         if now < self.blocked || self.pace.next_due().is_none_or(|due| due > now) {
             return false;
         }
-        let drawn = self.draw(crowd, now);
+        let patient = self.pace.next_due().is_some_and(|due| now < due + SENDERS);
+        let drawn = self.draw(crowd, now, patient);
         if drawn.is_none() && self.present.len() >= 2 {
             self.blocked = now + SETTLE / 5;
             return false;
@@ -163,11 +178,11 @@ impl Chatter {
     }
 
     /// Who sends next, and in which conversation. `None` if nobody can now.
-    fn draw(&mut self, crowd: &Crowd, now: u64) -> Option<(u32, u32)> {
+    fn draw(&mut self, crowd: &Crowd, now: u64, patient: bool) -> Option<(u32, u32)> {
         if self.present.len() < 2 {
             return None;
         }
-        let from = self.draw_sender(crowd, now)?;
+        let from = self.draw_sender(crowd, now, patient)?;
         let talk = self.talks[from as usize];
         if talk != NONE && self.present.has(self.ledger.receiver(talk)) {
             return Some((from, talk));
@@ -178,19 +193,45 @@ impl Chatter {
         Some((from, talk))
     }
 
-    fn draw_sender(&mut self, crowd: &Crowd, now: u64) -> Option<u32> {
+    /// Who can send at once; if not `patient`, rather one who sends later than nobody.
+    fn draw_sender(&mut self, crowd: &Crowd, now: u64, patient: bool) -> Option<u32> {
         let mut best = (0, None);
+        let mut later = None;
         for _ in 0..DRAWS {
             let user = self.present.draw(&mut self.rng, None)?;
-            let quiet = crowd.quiet(user, now);
-            if quiet == u64::MAX {
-                return Some(user);
-            }
-            if quiet >= best.0.max(SETTLE) {
-                best = (quiet, Some(user));
+            match crowd.turn(user, now) {
+                Turn::Now(u64::MAX) => return Some(user),
+                Turn::Now(quiet) if quiet > best.0 => best = (quiet, Some(user)),
+                Turn::Later => later = Some(user),
+                Turn::Now(_) | Turn::TooSoon => {}
             }
         }
-        best.1
+        match patient {
+            true => best.1,
+            false => best.1.or(later),
+        }
+    }
+
+    /// Has somebody write to those whose requests the server does not answer, where nothing has
+    /// come for a while; see [`NUDGE`].
+    fn nudge(&mut self, crowd: &mut Crowd, now: u64) {
+        if self.ledger.counts().unseen == 0 || now < self.next_nudge() {
+            return;
+        }
+        self.came = now;
+        for user in crowd.busy() {
+            let Some(from) = self.draw_sender(crowd, now, true) else {
+                return;
+            };
+            self.count.nudges += 1;
+            if !crowd.say(from, user, NUDGE) {
+                self.gone(from, Gone::FellOut);
+            }
+        }
+    }
+
+    fn next_nudge(&self) -> u64 {
+        self.came.max(self.end) + SILENCE
     }
 
     /// One more is to leave.
@@ -207,7 +248,7 @@ impl Chatter {
         }
     }
 
-    fn came(&mut self, to: u32) {
+    fn arrived(&mut self, to: u32) {
         let coming = &mut self.coming[to as usize];
         *coming = coming.saturating_sub(1);
         if *coming == 0 && self.leaving.contains(&to) {
@@ -224,7 +265,7 @@ impl Chatter {
             self.ready.push(user);
         }
         for user in mem::take(&mut self.ready) {
-            if self.leaving.contains(&user) && crowd.quiet(user, now) < SETTLE {
+            if self.leaving.contains(&user) && crowd.turn(user, now) == Turn::TooSoon {
                 self.again = now + SETTLE;
                 self.ready.push(user);
             } else if self.leaving.remove(&user) {
@@ -259,13 +300,17 @@ impl Watch for Chatter {
     }
 
     fn message(&mut self, user: u32, body: &str) {
+        if body == NUDGE {
+            return;
+        }
+        self.came = clock::now();
         match self.ledger.arrive(user, body) {
             Verdict::Whole(stamp) | Verdict::Disordered(stamp) => {
-                self.recent.record(stamp.due, clock::now());
-                self.came(stamp.to);
+                self.recent.record(stamp.due, self.came);
+                self.arrived(stamp.to);
             }
-            Verdict::Damaged(Some(stamp)) => self.came(stamp.to),
-            Verdict::Damaged(None) => self.came(user),
+            Verdict::Damaged(Some(stamp)) => self.arrived(stamp.to),
+            Verdict::Damaged(None) => self.arrived(user),
             Verdict::Doubled(_) | Verdict::Stale => {}
         }
     }
@@ -298,6 +343,9 @@ impl Task for Chatter {
             self.dismiss(now);
         }
         self.shift(crowd, now);
+        if self.pace.next_due().is_none() {
+            self.nudge(crowd, now);
+        }
     }
 
     fn hurry(&mut self, crowd: &mut Crowd) {
@@ -313,6 +361,7 @@ impl Task for Chatter {
             self.churn.next_due(),
             self.deadlines.front().map(|(deadline, _)| *deadline),
             ends.into_iter().find(|end| *end > now),
+            (now >= self.end).then(|| self.next_nudge()),
         ];
         others.into_iter().flatten().min()
     }

@@ -46,6 +46,17 @@ pub(super) trait Watch {
     fn gone(&mut self, user: u32, gone: Gone);
 }
 
+/// Whether a user may send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// It has been quiet for so long, in nanoseconds: `u64::MAX` where that does not matter.
+    Now(u64),
+    /// What it says goes out when the server has answered something.
+    Later,
+    /// Less than [`SETTLE`] after its last request.
+    TooSoon,
+}
+
 /// How a user has gone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Gone {
@@ -154,13 +165,24 @@ impl Crowd {
         self.user(user).is_some_and(|user| user.phase == Phase::In)
     }
 
-    /// How long that one has been quiet, in nanoseconds: it may send and leave if that is
-    /// [`SETTLE`]. `u64::MAX` where it may at any time.
-    pub(super) fn quiet(&self, user: u32, now: u64) -> u64 {
+    /// Whether that one may send and leave now.
+    pub(super) fn turn(&self, user: u32, now: u64) -> Turn {
         match self.user(user) {
-            Some(user) if self.bosh => now.saturating_sub(user.wrote),
-            _ => u64::MAX,
+            Some(user) if self.bosh => match now.saturating_sub(user.wrote) {
+                _ if user.session.is_busy() => Turn::Later,
+                quiet if quiet < SETTLE => Turn::TooSoon,
+                quiet => Turn::Now(quiet),
+            },
+            _ => Turn::Now(u64::MAX),
         }
+    }
+
+    /// Those who are logged in and wait for an answer before they can send.
+    pub(super) fn busy(&self) -> Vec<u32> {
+        let waits = |user: &User| user.phase == Phase::In && user.session.is_busy();
+        (0..self.places())
+            .filter(|user| self.user(*user).is_some_and(waits))
+            .collect()
     }
 
     /// Begins the login of one who is out. The error is the kind of fault; nobody else is told.

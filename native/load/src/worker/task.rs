@@ -8,7 +8,7 @@ use crate::fleet::Errors;
 use crate::pace::Pace;
 use crate::tally::Tally;
 use crate::wire::{Answer, LoginCount, Tick};
-use crate::worker::crowd::{Crowd, Gone, SETTLE, Watch};
+use crate::worker::crowd::{Crowd, Gone, SETTLE, Turn, Watch};
 
 /// Users that leave at a time.
 const LEAVE_AT_ONCE: u32 = 64;
@@ -240,7 +240,7 @@ impl Task for LogOut {
             let Some(user) = self.todo.pop_front() else {
                 break;
             };
-            if crowd.is_in(user) && crowd.quiet(user, now) < SETTLE {
+            if crowd.is_in(user) && crowd.turn(user, now) == Turn::TooSoon {
                 self.todo.push_back(user);
                 self.again = Some(now + SETTLE);
             } else if crowd.is_in(user) {
