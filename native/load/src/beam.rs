@@ -292,16 +292,17 @@ mod tests {
         // What it calls may have to be loaded, once.
         erl.node.account(true).unwrap();
         let first = erl.node.account(true).unwrap();
-        let second = erl.node.account(true).unwrap();
         let processes =
-            |account: &Account| account.processes.values().map(|p| p.count).sum::<u64>();
-        assert_eq!(processes(&first), processes(&second));
-        // A module takes more.
-        assert!(first.memory["code"].abs_diff(second.memory["code"]) < 1024);
-        assert_eq!(
-            (first.ports, first.descriptors),
-            (second.ports, second.descriptors)
-        );
+            |account: &Account| -> u64 { account.processes.values().map(|p| p.count).sum() };
+        let open = |account: &Account| (processes(account), account.ports, account.descriptors);
+        let code = first.memory["code"];
+        // The last connection's processes may take a moment to end.
+        assert!((0..10).any(|_| {
+            let now = erl.node.account(true).unwrap();
+            // A module takes more than a kilobyte.
+            assert!(now.memory["code"].abs_diff(code) < 1024);
+            open(&now) == open(&first)
+        }));
     }
 
     #[test]
