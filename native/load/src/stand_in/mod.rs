@@ -98,16 +98,20 @@ pub struct Args {
     link: Vec<SocketAddr>,
 
     /// Accounts: with `user%`, user12 may log in, and so any number
-    #[arg(long, value_name = "PATTERN", help_heading = "Accounts")]
+    #[arg(long, value_name = "PATTERN", help_heading = "Users")]
     accounts: Option<String>,
     /// Their password; `%` stands for the user's number
     #[arg(
         long,
         value_name = "PATTERN",
         default_value = "secret",
-        help_heading = "Accounts"
+        help_heading = "Users"
     )]
     password: String,
+
+    /// Ping every user again and again, such as each 30s
+    #[arg(long, value_name = "TIME", value_parser = humantime::parse_duration, help_heading = "Users")]
+    ping: Option<Duration>,
 
     #[command(flatten)]
     odds: Odds,
@@ -170,6 +174,9 @@ type Listeners = Vec<(&'static str, SocketAddr)>;
 fn start(args: &Args) -> Result<(Arc<Server>, Listeners), String> {
     let server = Arc::new(server(args));
     let mut listeners = Listeners::new();
+    if let Some(every) = args.ping {
+        tokio::spawn(Arc::clone(&server.users).ping(every));
+    }
     let sessions = Arc::new(Sessions::default());
     let none_stalled = |_: &Arc<Server>| None;
     let stalled = |server: &Arc<Server>| server.stall.clone();

@@ -35,6 +35,10 @@ pub struct Report {
     pub delayed: u64,
     /// Messages to nobody who is here; the sender was told so.
     pub bounced: u64,
+    /// Pings to users (`--ping`): XEP-0199's, and over WebSocket its own.
+    pub pings: u64,
+    /// Those that were answered well.
+    pub pongs: u64,
     /// Times that reading stopped for `--stall`.
     pub stalls: u64,
     /// HTTP requests that were answered, BOSH's too, on TCP and on virtual connections.
@@ -61,6 +65,8 @@ pub struct Counts {
     pub misdelivered: AtomicU64,
     pub delayed: AtomicU64,
     pub bounced: AtomicU64,
+    pub pings: AtomicU64,
+    pub pongs: AtomicU64,
     pub requests: AtomicU64,
     pub links: AtomicU64,
     pub virtual_connections: AtomicU64,
@@ -87,6 +93,8 @@ impl Counts {
             misdelivered: self.misdelivered.load(Relaxed),
             delayed: self.delayed.load(Relaxed),
             bounced: self.bounced.load(Relaxed),
+            pings: self.pings.load(Relaxed),
+            pongs: self.pongs.load(Relaxed),
             stalls,
             requests: self.requests.load(Relaxed),
             links: self.links.load(Relaxed),

@@ -16,7 +16,7 @@ use base64::prelude::BASE64_STANDARD;
 use super::accounts::{Answer, Exchange};
 use super::report::count;
 use super::server::Server;
-use super::users::Inbox;
+use super::users::{Inbox, PING};
 use super::xml::Element;
 
 const SASL: &str = "urn:ietf:params:xml:ns:xmpp-sasl";
@@ -105,7 +105,7 @@ impl User {
             }
             (_, Phase::Here { jid, .. }) => match element.attribute("to") {
                 Some(to) if to.contains('/') => forward(server, element, jid, to, reply),
-                _ => to_server(element, jid, reply),
+                _ => to_server(server, element, jid, reply),
             },
             // Nothing else means anything yet.
             _ => {}
@@ -200,12 +200,15 @@ fn forward(server: &Server, element: &Element<'_>, from: &str, to: &str, reply: 
 }
 
 /// A stanza to the server itself, or to the user's own account.
-fn to_server(element: &Element<'_>, jid: &str, reply: &mut String) {
+fn to_server(server: &Server, element: &Element<'_>, jid: &str, reply: &mut String) {
     let kind = element.attribute("type");
     match (element.name, kind) {
         // To all of the account's own resources, this one among them (RFC 6121, 4.2.2).
         ("presence", None) => {
             let _ = write!(reply, "<presence from='{jid}' to='{jid}'/>");
+        }
+        ("iq", Some("result")) if element.attribute("id") == Some(PING) => {
+            count(&server.counts.pongs);
         }
         ("iq", Some("get" | "set")) => match element.children().next() {
             Some(asked) if ["ping", "session"].contains(&asked.name) => {

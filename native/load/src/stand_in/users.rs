@@ -15,10 +15,20 @@ use super::report::{Counts, count};
 /// A message waits so long for the one that overtakes it.
 const OVERTAKEN_WITHIN: Duration = Duration::from_secs(1);
 
+/// The `id` of the pings that are sent.
+pub const PING: &str = "stand-in-ping";
+
 /// Where a user's stanzas go.
 pub trait Inbox: Debug + Send + Sync {
     /// Sends the user a stanza; it names no namespace.
     fn deliver(&self, stanza: &str);
+
+    /// Asks the transport for a sign of life, where that has a way of its own.
+    ///
+    /// The answer is whether it has.
+    fn ping(&self) -> bool {
+        false
+    }
 
     /// The user has logged in elsewhere with the same full JID.
     fn replaced(&self);
@@ -146,6 +156,26 @@ impl Users {
             Fate::Damage | Fate::Pass => return self.pass(to, stanza),
         }
         true
+    }
+
+    /// Pings all users (XEP-0199) again and again.
+    pub async fn ping(self: Arc<Self>, every: Duration) {
+        loop {
+            sleep(every).await;
+            let here = self.here.read().unwrap_or_else(PoisonError::into_inner);
+            for (jid, inbox) in here.iter() {
+                let domain = jid.split(['@', '/']).nth(1).unwrap_or_default();
+                let ping = format!(
+                    "<iq from='{domain}' to='{jid}' type='get' id='{PING}'>\
+                     <ping xmlns='urn:xmpp:ping'/></iq>"
+                );
+                count(&self.counts.pings);
+                inbox.deliver(&ping);
+                if inbox.ping() {
+                    count(&self.counts.pings);
+                }
+            }
+        }
     }
 
     /// Waits until there were more messages than were to be delivered.

@@ -10,9 +10,10 @@ use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
 use super::http;
+use super::report::count;
 use super::server::Server;
 use super::user::{User, put_alone};
-use super::users::Inbox;
+use super::users::{Inbox, PING};
 use super::wire::{Protocol, Wire, Wrong};
 use super::xml::{self, Element, Unit};
 
@@ -83,6 +84,9 @@ impl WebSocket {
                 }
             }
             OpCode::Control(Control::Ping) => send(wire, Control::Pong, payload),
+            OpCode::Control(Control::Pong) if payload == PING.as_bytes() => {
+                count(&self.server.counts.pongs);
+            }
             OpCode::Control(Control::Pong) => {}
             OpCode::Control(Control::Close) => {
                 send(wire, Control::Close, payload);
@@ -156,6 +160,11 @@ struct Framed(Arc<Wire>);
 impl Inbox for Framed {
     fn deliver(&self, stanza: &str) {
         send_alone(&self.0, stanza);
+    }
+
+    fn ping(&self) -> bool {
+        send(&self.0, Control::Ping, PING.as_bytes());
+        true
     }
 
     fn replaced(&self) {

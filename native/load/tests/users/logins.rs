@@ -64,3 +64,22 @@ fn a_wrong_password_is_told() {
     assert_eq!(outcome.logins().logged_in, 0);
     assert_refused_as(&outcome, [("not-authorized".to_owned(), 3)]);
 }
+
+/// Users who are quiet answer pings, those of their transport too.
+#[test]
+fn held_users_answer_pings() {
+    thread::scope(|scope| {
+        for (transport, kinds) in [(C2S, 1), (WEBSOCKET, 2), (BOSH, 1)] {
+            scope.spawn(move || {
+                let stand_in = StandIn::start(transport, &["--ping=100ms"]);
+                let outcome = stand_in.users("--users 10 --hold 1s --patience 20s").run();
+                outcome.assert_clean();
+                let done = stand_in.done();
+                // Who logs out while it is pinged need not answer.
+                let round = 10 * kinds;
+                assert!(done.pongs >= 3 * round, "{transport:?}: {done:?}");
+                assert!(done.pings - done.pongs <= round, "{transport:?}: {done:?}");
+            });
+        }
+    });
+}

@@ -164,3 +164,20 @@ fn accounts_log_in_by_password() {
     assert_eq!(report.logins, 3);
     assert_eq!(report.refused, [("not-authorized".to_owned(), 1)].into());
 }
+
+#[test]
+fn users_are_pinged_and_their_answers_counted() {
+    let stand_in = StandIn::start("c2s", &["--ping=20ms"]);
+    let (mut romeo, romeos) = login(&stand_in);
+    let ping = romeo.hear("</iq>");
+    let to = format!("<iq from='example.org' to='{romeos}' type='get'");
+    assert!(ping.starts_with(&to), "{ping}");
+    let id = between(&ping, "id='", "'").to_owned();
+    romeo.say("<iq type='result' id='another' to='example.org'/>");
+    romeo.say(&format!("<iq type='result' id='{id}' to='example.org'/>"));
+    romeo.say("<iq type='get' id='last'><ping xmlns='urn:xmpp:ping'/></iq>");
+    romeo.hear("id='last'></iq>");
+    let report = stand_in.report();
+    assert!(report.pings >= 1);
+    assert_eq!(report.pongs, 1);
+}
