@@ -75,7 +75,7 @@ impl Bosh {
         free
     }
 
-    /// Whether the server has a request on either line.
+    /// Whether the server has a request on both lines.
     pub(super) fn is_busy(&self) -> bool {
         self.lines.iter().all(|line| matches!(line, Line::Busy(_)))
     }

@@ -190,7 +190,7 @@ impl Session {
     }
 
     /// Whether what is said now has to wait until the server has answered something: BOSH only,
-    /// where the server has a request on either connection.
+    /// where the server has a request on both connections.
     pub fn is_busy(&self) -> bool {
         match &self.carrier {
             Carrier::Bosh(bosh) => bosh.is_busy(),

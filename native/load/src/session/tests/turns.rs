@@ -68,7 +68,9 @@ fn answers_are_read_in_the_order_of_their_requests() {
 
 #[test]
 fn the_server_always_has_a_request_and_never_three() {
+    assert!(!Script::bosh().logged_in().0.is_busy());
     let (mut session, mut out) = busy();
+    assert!(session.is_busy());
     for body in ["2", "3"] {
         session.send_message("x@y/z", body, &mut out);
     }
