@@ -46,7 +46,7 @@ memcheck: ## the NIF's suites under AddressSanitizer, some minutes (SUITES='sock
 bench: ## measure stock ejabberd and megaphone side by side, 40 minutes, into docs/ (PART=2,3 QUICK=1 RUNS=3 PROFILE=1 RENDER=1)
 	scripts/packages build run
 	rebar3 compile
-	@PART='$(PART)' QUICK='$(QUICK)' RUNS='$(RUNS)' PROFILE='$(PROFILE)' RENDER='$(RENDER)' scripts/bench
+	@PART='$(PART)' QUICK='$(QUICK)' RUNS='$(RUNS)' PROFILE='$(PROFILE)' RENDER='$(RENDER)' LIST='$(LIST)' scripts/bench
 
 install: ## put the built application where Erlang, and so ejabberd, finds it, and megaphone-ecm and megaphone-load into PREFIX/bin
 	@scripts/install $(BUILT) "$(DESTDIR)$(ERL_LIB)/megaphone-$(VERSION)" "$(DESTDIR)$(PREFIX)/bin"

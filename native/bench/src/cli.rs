@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::bench::{Bench, Options};
 use crate::error::{Error, Result};
@@ -59,6 +60,7 @@ pub fn run() -> Result<ExitCode> {
         store::render(&root, Results::newest(&root)?)?;
         return Ok(ExitCode::SUCCESS);
     }
+    raise_descriptors();
     let dir = tempfile::Builder::new()
         .prefix("megaphone-bench-")
         .tempdir()?;
@@ -71,6 +73,7 @@ pub fn run() -> Result<ExitCode> {
     };
     let bench = Bench::new(options, root, dir.path().to_owned())?;
     let machine = Machine::look(&bench);
+    store::keep_machine(&bench.root, bench.quick(), &machine)?;
     let mut results = Results {
         machine,
         parts: Vec::new(),
@@ -89,6 +92,17 @@ pub fn run() -> Result<ExitCode> {
     } else {
         ExitCode::SUCCESS
     })
+}
+
+/// What is started inherits it: a node with its own listeners needs an open file for each user.
+fn raise_descriptors() {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: maximum,
+        maximum,
+    };
+    // With fewer the parts that need more say so.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 fn run_part(bench: &Bench, part: &Entry) -> Result<PartResult> {

@@ -44,9 +44,10 @@ impl Figure {
     }
 
     /// How this is beside `other`, in words: `31 % less`, `2.4 times as much`, `the same`. A note says so
-    /// where the ranges of both overlap, as then the runs do not tell them apart.
+    /// where the ranges of both overlap, as then the runs do not tell them apart. There are no words for what is not
+    /// above 0.
     pub fn beside(&self, other: &Self) -> String {
-        if self.0.is_empty() || other.median() == 0.0 {
+        if self.median() <= 0.0 || other.median() <= 0.0 {
             return "–".to_owned();
         }
         let words = ratio(self.median() / other.median());
@@ -197,6 +198,7 @@ mod tests {
     fn overlapping_ranges_are_said() {
         let (a, b) = (Figure(vec![1.0, 2.0, 3.0]), Figure(vec![2.5, 4.0, 5.0]));
         assert_eq!(a.beside(&b), "50 % less (ranges overlap)");
+        assert_eq!(Figure::from(-1.0).beside(&a), "–");
         assert_eq!(a.beside(&Figure(vec![8.0, 9.0, 10.0])), "78 % less");
     }
 }

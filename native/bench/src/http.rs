@@ -70,10 +70,8 @@ impl Part for Http {
     fn section(measured: &Measured) -> Section {
         let mut section = Section::default();
         section.text(TEXT);
-        section
-            .table(table(measured))
-            .plot(cpu(measured))
-            .plot(latency(measured));
+        section.table(table(measured)).text(lateness(measured));
+        section.plot(cpu(measured)).plot(latency(measured));
         section
     }
 }
@@ -198,6 +196,26 @@ fn table(measured: &Measured) -> Table {
     table
 }
 
+/// What the generator itself did wrong.
+fn lateness(measured: &Measured) -> String {
+    let reports = || {
+        measured
+            .rows
+            .values()
+            .flat_map(|row| row.open.values())
+            .flatten()
+    };
+    let late: u64 = reports().map(|report| report.late).sum();
+    let all: u64 = reports().map(|report| report.answered).sum();
+    let share = late as f64 * 100.0 / all.max(1) as f64;
+    format!(
+        "Of the {} requests of the open loop, the generator by its own fault sent {} ({share:.2} %) more than a \
+         millisecond after they were due; they count from when they were due all the same.",
+        count(all),
+        count(late)
+    )
+}
+
 fn compared(connections: u32, row: &Row) -> [Cell; 11] {
     let beside = |by: &BySide<Vec<Report>>, figure: &dyn Fn(&[Report]) -> Figure| {
         Cell::from(format!(
@@ -206,7 +224,7 @@ fn compared(connections: u32, row: &Row) -> [Cell; 11] {
         ))
     };
     [
-        Cell::from(number(f64::from(connections))),
+        Cell::from(count(connections)),
         Cell::from("*megaphone beside stock*"),
         beside(&row.closed, &rates),
         beside(&row.closed, &ejabberd),

@@ -52,7 +52,7 @@ impl Machine {
                 format!(
                     "{}, commit {}",
                     now(),
-                    run("git", &["rev-parse", "--short", "HEAD"])
+                    run("git", &["describe", "--always", "--dirty", "--exclude=*"])
                 ),
             ],
         }

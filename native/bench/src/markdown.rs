@@ -28,7 +28,10 @@ pub fn section(part: &Entry, result: &PartResult, section: &Section, link: &str)
         when,
         ..
     } = result;
-    let again = format!("make bench PART={part} RUNS={runs}");
+    let again = format!(
+        "make bench PART={part} RUNS={runs} EJABBERD_VERSION={}",
+        result.ejabberd
+    );
     let _ = writeln!(text, "\n<sub>`{again}`, {when}, took {seconds:.0} s.</sub>");
     text
 }

@@ -1,6 +1,7 @@
 //! Where figures and documents are kept.
 //!
-//! `_build/bench/part-N.json` is the last run of part N (`_build/bench/quick/` of the quick form), and
+//! `_build/bench/part-N.json` is the last run of part N (`_build/bench/quick/` of the quick form), `machine.json` beside
+//! it says where that was, and
 //! `docs/bench/results.json` what `docs/benchmarks.md` shows.
 
 use std::path::{Path, PathBuf};
@@ -33,8 +34,8 @@ impl Results {
         };
         for part in PARTS {
             let file = part_file(root, false, part.number);
-            if file.exists() {
-                results.take(read(&file)?);
+            if file.exists() && results.take(read(&file)?) {
+                results.machine = read(&machine_file(root, false))?;
             }
         }
         if results.parts.is_empty() {
@@ -44,16 +45,18 @@ impl Results {
         Ok(results)
     }
 
-    fn take(&mut self, result: PartResult) {
-        let known = self
+    /// Takes a result unless it is the one that is there, or older. Says whether it did.
+    fn take(&mut self, result: PartResult) -> bool {
+        match self
             .parts
-            .iter_mut()
-            .find(|known| known.part == result.part);
-        match known {
-            Some(known) if known.when <= result.when => *known = result,
-            Some(_) => {}
+            .iter()
+            .position(|known| known.part == result.part)
+        {
+            Some(place) if self.parts[place].when < result.when => self.parts[place] = result,
+            Some(_) => return false,
             None => self.parts.push(result),
         }
+        true
     }
 }
 
@@ -71,6 +74,14 @@ pub fn keep(root: &Path, result: &PartResult) -> Result<()> {
     write(
         &part_file(root, result.quick, result.part),
         &serde_json::to_string_pretty(result)?,
+    )
+}
+
+/// Keeps where it was measured.
+pub fn keep_machine(root: &Path, quick: bool, machine: &Machine) -> Result<()> {
+    write(
+        &machine_file(root, quick),
+        &serde_json::to_string_pretty(machine)?,
     )
 }
 
@@ -109,6 +120,10 @@ pub fn section(part: &Entry, result: &PartResult, folder: &Path, link: &str) -> 
 
 fn results_file(root: &Path) -> PathBuf {
     root.join("docs/bench/results.json")
+}
+
+fn machine_file(root: &Path, quick: bool) -> PathBuf {
+    folder(root, quick).join("machine.json")
 }
 
 fn part_file(root: &Path, quick: bool, part: u8) -> PathBuf {

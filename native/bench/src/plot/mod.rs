@@ -207,3 +207,73 @@ impl Plot {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bars_show_their_labels_numbers_and_legend() {
+        let (stock, ejabberd, ecm) = (
+            Figure(vec![9.0, 10.0, 12.0]),
+            Figure::from(5.0),
+            Figure::from(2.5),
+        );
+        let plot = Plot::from(Bars {
+            file: "cpu".into(),
+            title: "CPU of a message".into(),
+            y: Axis::linear("seconds"),
+            legend: vec![
+                (Ink::Stock, "stock".into()),
+                (Ink::Megaphone, "ejabberd".into()),
+                (Ink::Ecm, "ECM".into()),
+            ],
+            groups: vec![Group {
+                label: "BOSH".into(),
+                bars: vec![
+                    Bar::plain(Ink::Stock, &stock).labelled("as it stays"),
+                    Bar::stack(&[(Ink::Megaphone, &ejabberd), (Ink::Ecm, &ecm)]),
+                ],
+            }],
+        });
+        let svg = plot.svg().unwrap();
+        for text in [
+            "CPU of a message",
+            "seconds",
+            "BOSH",
+            "as it stays",
+            "stock",
+            "ECM",
+            "10.0",
+            "7.50",
+        ] {
+            assert!(svg.contains(text), "no {text} in {svg}");
+        }
+    }
+
+    #[test]
+    fn lines_are_drawn_also_without_points() {
+        let mut plot = Lines {
+            file: "p99".into(),
+            title: "Latency".into(),
+            x: Axis::log("users"),
+            y: Axis::log("milliseconds"),
+            series: vec![
+                Series::new("stock", Ink::Stock),
+                Series::new("megaphone", Ink::Megaphone).dashed(),
+            ],
+        };
+        assert!(
+            Plot::from(plot.clone())
+                .svg()
+                .unwrap()
+                .contains("milliseconds")
+        );
+        plot.series[1] = plot.series[1]
+            .clone()
+            .point(1000.0, Figure::from(1.0))
+            .point(100_000.0, Figure::from(30.0));
+        let svg = Plot::from(plot).svg().unwrap();
+        assert!(svg.contains("1,000") && svg.contains("100,000"), "{svg}");
+    }
+}

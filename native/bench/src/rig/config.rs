@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::net::SocketAddr;
 
+use crate::figure::count;
 use crate::side::Side;
 
 /// The domain whose users are anonymous.
@@ -106,20 +107,15 @@ modules:
 
 /// How both sides are set up, as Markdown: for the document, from what is really used.
 pub fn description() -> String {
-    let services: Vec<String> = SERVICES
-        .iter()
-        .map(|(name, what)| format!("      {name}: {{{what}}}"))
-        .collect();
-    let erl = ERL.join(" ");
-    let modules = MODULES.trim_end();
-    let head = HEAD.trim_end().trim_end_matches("listen:").trim_end();
-    let services = services.join("\n");
+    let link = SocketAddr::from(([127, 0, 0, 1], 6280));
     format!(
-        "Each node is `erl {erl}`, for both sides. The configuration is the same but for who listens: stock has a \
-         listener for each of these services (`backlog: {BACKLOG}`), megaphone one listener for links on TCP \
-         loopback (`accept_queue: {ACCEPT_QUEUE}`) with the same under `services`, \
-         and in front of it a `megaphone-ecm` for every {} clients, each with \
-         its defaults.\n\n```yaml\n{head}\n    services:\n{services}\n{modules}\n```\n",
-        super::CLIENTS
+        "Each node is `erl {}`, for both sides. Below is megaphone's configuration, with one listener for links, on TCP \
+         loopback; in front of it is a `megaphone-ecm` for every {} clients, each with its defaults. Stock's differs \
+         only in that each of the services is a listener of its own, on a port of its own, with `backlog: {BACKLOG}`.",
+        ERL.join(" "),
+        count(super::CLIENTS)
+    ) + &format!(
+        "\n\n```yaml\n{}\n```\n",
+        yaml(Side::Megaphone, &[link], &[]).trim_end()
     )
 }
