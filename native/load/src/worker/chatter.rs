@@ -6,6 +6,9 @@
 //! Whoever is to leave is no partner from then on, and leaves when all has come that was sent to
 //! it: so that what is lost is the server's fault, and not the test's.
 
+mod churn;
+mod send;
+
 use std::collections::{HashSet, VecDeque};
 use std::mem;
 
@@ -18,8 +21,8 @@ use crate::pace::Pace;
 use crate::socket::Traffic;
 use crate::tally::Tally;
 use crate::wire::{Answer, ChatterCount, Tick};
-use crate::worker::LATE;
-use crate::worker::crowd::{Crowd, Gone, SETTLE, Turn, Watch};
+use crate::worker::chatter::send::NUDGE;
+use crate::worker::crowd::{Crowd, Gone, Watch};
 use crate::worker::present::Present;
 use crate::worker::task::Task;
 
@@ -45,20 +48,6 @@ pub(super) struct Asked {
     /// Number of the first conversation.
     pub(super) first: u32,
 }
-
-/// Of how many that are drawn the one sends that has been quiet longest, where that matters.
-const DRAWS: usize = 8;
-
-/// How long a message waits for somebody who can send it at once, in nanoseconds.
-const SENDERS: u64 = 100_000_000;
-
-/// What is written to a user whose BOSH requests the server has laid aside. `ejabberd_bosh` does
-/// so with a request that overtook the one before it, which a busy machine can bring about whatever
-/// the client does, and takes it up again when there is something for the user.
-const NUDGE: &str = "nudge";
-
-/// After how long without any message somebody is nudged, in nanoseconds.
-const SILENCE: u64 = 1_000_000_000;
 
 /// No conversation.
 const NONE: u32 = u32::MAX;
@@ -145,139 +134,6 @@ impl Chatter {
                 cpu: clock::cpu(),
                 faults: mem::take(crowd.faults()),
             },
-        }
-    }
-
-    /// Sends the message that is due next, if one is. Whether there may be another.
-    fn send(&mut self, crowd: &mut Crowd, now: u64) -> bool {
-        if now < self.blocked || self.pace.next_due().is_none_or(|due| due > now) {
-            return false;
-        }
-        let patient = self.pace.next_due().is_some_and(|due| now < due + SENDERS);
-        let drawn = self.draw(crowd, now, patient);
-        if drawn.is_none() && self.present.len() >= 2 {
-            self.blocked = now + SETTLE / 5;
-            return false;
-        }
-        let Some(due) = self.pace.take(now) else {
-            return false;
-        };
-        let Some((from, conversation)) = drawn else {
-            self.count.unsent += 1;
-            return true;
-        };
-        let to = self.ledger.receiver(conversation);
-        self.count.late += u64::from(now.saturating_sub(due) > LATE);
-        self.coming[to as usize] += 1;
-        self.body.clear();
-        self.body.push_str(self.ledger.send(conversation, due));
-        if !crowd.say(from, to, &self.body) {
-            self.gone(from, Gone::FellOut);
-        }
-        true
-    }
-
-    /// Who sends next, and in which conversation. `None` if nobody can now.
-    fn draw(&mut self, crowd: &Crowd, now: u64, patient: bool) -> Option<(u32, u32)> {
-        if self.present.len() < 2 {
-            return None;
-        }
-        let from = self.draw_sender(crowd, now, patient)?;
-        let talk = self.talks[from as usize];
-        if talk != NONE && self.present.has(self.ledger.receiver(talk)) {
-            return Some((from, talk));
-        }
-        let to = self.present.draw(&mut self.rng, Some(from))?;
-        let talk = self.ledger.begin(from, to);
-        self.talks[from as usize] = talk;
-        Some((from, talk))
-    }
-
-    /// Who can send at once; if not `patient`, rather one who sends later than nobody.
-    fn draw_sender(&mut self, crowd: &Crowd, now: u64, patient: bool) -> Option<u32> {
-        let mut best = (0, None);
-        let mut later = None;
-        for _ in 0..DRAWS {
-            let user = self.present.draw(&mut self.rng, None)?;
-            match crowd.turn(user, now) {
-                Turn::Now(u64::MAX) => return Some(user),
-                Turn::Now(quiet) if quiet > best.0 => best = (quiet, Some(user)),
-                Turn::Later => later = Some(user),
-                Turn::Now(_) | Turn::TooSoon => {}
-            }
-        }
-        match patient {
-            true => best.1,
-            false => best.1.or(later),
-        }
-    }
-
-    /// Has somebody write to those whose requests the server does not answer, where nothing has
-    /// come for a while; see [`NUDGE`].
-    fn nudge(&mut self, crowd: &mut Crowd, now: u64) {
-        if self.ledger.counts().unseen == 0 || now < self.next_nudge() {
-            return;
-        }
-        self.came = now;
-        for user in crowd.busy() {
-            let Some(from) = self.draw_sender(crowd, now, true) else {
-                return;
-            };
-            self.count.nudges += 1;
-            if !crowd.say(from, user, NUDGE) {
-                self.gone(from, Gone::FellOut);
-            }
-        }
-    }
-
-    fn next_nudge(&self) -> u64 {
-        self.came.max(self.end) + SILENCE
-    }
-
-    /// One more is to leave.
-    fn dismiss(&mut self, now: u64) {
-        let Some(user) = self.present.draw(&mut self.rng, None) else {
-            return;
-        };
-        self.present.remove(user);
-        self.talks[user as usize] = NONE;
-        self.leaving.insert(user);
-        self.deadlines.push_back((now + self.patience, user));
-        if self.coming[user as usize] == 0 {
-            self.ready.push(user);
-        }
-    }
-
-    fn arrived(&mut self, to: u32) {
-        let coming = &mut self.coming[to as usize];
-        *coming = coming.saturating_sub(1);
-        if *coming == 0 && self.leaving.contains(&to) {
-            self.ready.push(to);
-        }
-    }
-
-    /// Has those leave and join who can.
-    fn shift(&mut self, crowd: &mut Crowd, now: u64) {
-        while let Some((deadline, user)) = self.deadlines.front().copied()
-            && deadline <= now
-        {
-            self.deadlines.pop_front();
-            self.ready.push(user);
-        }
-        for user in mem::take(&mut self.ready) {
-            if self.leaving.contains(&user) && crowd.turn(user, now) == Turn::TooSoon {
-                self.again = now + SETTLE;
-                self.ready.push(user);
-            } else if self.leaving.remove(&user) {
-                self.moving += 1;
-                crowd.leave(user, self);
-            }
-        }
-        while let Some(user) = self.outside.pop() {
-            match crowd.join(user, now) {
-                Ok(()) => self.moving += 1,
-                Err(kind) => *crowd.faults().entry(kind).or_default() += 1,
-            }
         }
     }
 

@@ -9,6 +9,7 @@
 //! A user is a box in a vector; there is no timer for one: those who join or leave stand in one
 //! queue, which is in the order of their deadlines because all have the same patience.
 
+mod end;
 mod io;
 
 use std::collections::VecDeque;
@@ -252,29 +253,6 @@ impl Crowd {
         self.end(user, ended, watch);
     }
 
-    /// Whoever has not joined or left by its deadline is out.
-    pub(super) fn expire(&mut self, now: u64, watch: &mut dyn Watch) {
-        while let Some((deadline, user)) = self.waiting.front().copied() {
-            match slot(&mut self.users, user) {
-                Some(entry) if entry.deadline == deadline && entry.phase != Phase::In => {
-                    if deadline > now {
-                        return;
-                    }
-                    let ready = entry.sockets[0].as_ref().is_some_and(Socket::is_ready);
-                    let kind = match entry.phase {
-                        Phase::Leaving => "timed out: logging out",
-                        _ if ready => "timed out: logging in",
-                        _ => "timed out: connecting",
-                    };
-                    self.end(user, Err(End::Fault(kind.to_owned())), watch);
-                }
-                // It has joined, left, or fallen out.
-                _ => {}
-            }
-            self.waiting.pop_front();
-        }
-    }
-
     /// When [`Crowd::expire`] is to be called next.
     pub(super) fn next_deadline(&self) -> Option<u64> {
         self.waiting.front().map(|(deadline, _)| *deadline)
@@ -288,56 +266,6 @@ impl Crowd {
         let deadline = clock::now() + self.patience;
         self.waiting.push_back((deadline, user));
         deadline
-    }
-
-    fn end(&mut self, user: u32, ended: Result<(), End>, watch: &mut dyn Watch) {
-        if let Err(end) = ended
-            && let Some(gone) = self.remove(user, &end)
-        {
-            watch.gone(user, gone);
-        }
-    }
-
-    fn remove(&mut self, user: u32, end: &End) -> Option<Gone> {
-        // What it wanted done is not to be done for somebody else.
-        self.clear_output();
-        let gone = self.users.get_mut(user as usize)?.take()?;
-        let kind = match end {
-            End::Over => "closed by the server",
-            End::Fault(kind) => kind,
-        };
-        match gone.phase {
-            Phase::Joining => return Some(Gone::Failed(kind.to_owned())),
-            Phase::In => self.online -= 1,
-            Phase::Leaving if *end == End::Over => return Some(Gone::Left),
-            Phase::Leaving => {}
-        }
-        *self.faults.entry(kind.to_owned()).or_default() += 1;
-        Some(match gone.phase {
-            Phase::Leaving => Gone::Left,
-            _ => Gone::FellOut,
-        })
-    }
-}
-
-/// Why a user is to be removed.
-#[derive(Debug, PartialEq, Eq)]
-enum End {
-    /// The session says that it is over.
-    Over,
-    /// What went wrong.
-    Fault(String),
-}
-
-impl From<crate::session::Fault> for End {
-    fn from(fault: crate::session::Fault) -> Self {
-        Self::Fault(fault.to_string())
-    }
-}
-
-impl From<String> for End {
-    fn from(kind: String) -> Self {
-        Self::Fault(kind)
     }
 }
 

@@ -8,7 +8,8 @@ use crate::clock;
 use crate::errno;
 use crate::session::{Channel, Event};
 use crate::socket::Received;
-use crate::worker::crowd::{Crowd, End, Phase, Watch, register, slot};
+use crate::worker::crowd::end::End;
+use crate::worker::crowd::{Crowd, Phase, Watch, register, slot};
 
 const CHANNELS: [Channel; 2] = [Channel::First, Channel::Second];
 
