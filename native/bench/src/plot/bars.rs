@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::figure::number;
 use crate::plot::canvas::{self, DARK, Entry, LIGHT, MIDDLE, Mark, Sheet, TEXT, failed};
 use crate::plot::scale::Scale;
-use crate::plot::{Bar, Bars};
+use crate::plot::{Bar, Bars, Group};
 
 /// The space between two groups, in bars.
 const GAP: f64 = 0.7;
@@ -41,19 +41,19 @@ fn draw(plot: &Bars, sheet: &Sheet<'_>) -> Result<()> {
         .iter()
         .map(|group| group.bars.len() as f64 + GAP)
         .sum();
-    // The plot's width without what is beside it tells whether labels below bars take two lines.
+    // The plot's width without what is beside it tells whether labels take two lines.
     let pitch = f64::from(canvas::WIDTH - 100) / across;
-    let labels = bars()
-        .map(|bar| lines(&bar.label, pitch))
-        .filter(|lines| lines != &[""])
-        .map(|lines| lines.len())
-        .max();
-    let labels = labels.map_or(0, |lines| 2 + LINE * lines as i32);
+    let labels = height(bars().map(|bar| (bar.label.as_str(), pitch)));
+    let names = plot
+        .groups
+        .iter()
+        .map(|group| (group.label.as_str(), room(group, pitch)));
+    let names = height(names);
     let mut chart = ChartBuilder::on(sheet)
         .margin_right(16)
         .margin_top(14)
         .margin_left(8)
-        .margin_bottom(32 + labels)
+        .margin_bottom(14 + labels + names)
         .y_label_area_size(74)
         .build_cartesian_2d(Scale::bare(0.0..across), y.clone())
         .map_err(failed)?;
@@ -84,12 +84,8 @@ fn draw(plot: &Bars, sheet: &Sheet<'_>) -> Result<()> {
             let middle = left + number_of as f64 + 0.5;
             draw_bar(sheet, bar, middle, half, pitch, &pixel)?;
         }
-        let middle = left + group.bars.len() as f64 / 2.0;
-        let (x, y) = pixel(middle, 0.0);
-        let style = canvas::style(TEXT, HPos::Center, VPos::Top);
-        sheet
-            .draw(&Text::new(group.label.clone(), (x, y + 8 + labels), style))
-            .map_err(failed)?;
+        let (x, y) = pixel(left + group.bars.len() as f64 / 2.0, 0.0);
+        write(sheet, &group.label, (x, y + 7 + labels), room(group, pitch))?;
         left += group.bars.len() as f64 + GAP;
     }
     let (start, end) = (pixel(0.0, 0.0), pixel(across, 0.0));
@@ -107,7 +103,8 @@ fn draw_bar(
     pixel: &dyn Fn(f64, f64) -> (i32, i32),
 ) -> Result<()> {
     let mut bottom = 0.0;
-    for (ink, size) in &bar.pieces {
+    // A slope may come out below 0; there is nothing to draw of it.
+    for (ink, size) in bar.pieces.iter().map(|(ink, size)| (ink, size.max(0.0))) {
         let corners = [
             pixel(middle - half, bottom + size),
             pixel(middle + half, bottom),
@@ -134,16 +131,32 @@ fn draw_bar(
             canvas::style(size, HPos::Center, VPos::Bottom),
         ))
         .map_err(failed)?;
-    if !bar.label.is_empty() {
-        let (x, y) = pixel(middle, 0.0);
-        for (line, text) in (0..).zip(lines(&bar.label, pitch)) {
-            let style = canvas::style(fitting(text, pitch), HPos::Center, VPos::Top);
-            sheet
-                .draw(&Text::new(text.to_owned(), (x, y + 6 + line * LINE), style))
-                .map_err(failed)?;
-        }
+    let (x, y) = pixel(middle, 0.0);
+    write(sheet, &bar.label, (x, y + 6), pitch)
+}
+
+/// Writes a label that may be so wide, its top in the middle at `x` and `y`.
+fn write(sheet: &Sheet<'_>, label: &str, (x, y): (i32, i32), pixels: f64) -> Result<()> {
+    for (line, text) in (0..).zip(lines(label, pixels)) {
+        let style = canvas::style(fitting(text, pixels), HPos::Center, VPos::Top);
+        let text = Text::new(text.to_owned(), (x, y + line * LINE), style);
+        sheet.draw(&text).map_err(failed)?;
     }
     Ok(())
+}
+
+/// How wide a group's label may be.
+fn room(group: &Group, pitch: f64) -> f64 {
+    (group.bars.len() as f64 + GAP) * pitch
+}
+
+/// How high the highest of these labels is, each with how wide it may be.
+fn height<'a>(labels: impl Iterator<Item = (&'a str, f64)>) -> i32 {
+    let shown = labels.filter(|(label, _)| !label.is_empty());
+    let most = shown
+        .map(|(label, pixels)| lines(label, pixels).len())
+        .max();
+    most.map_or(0, |lines| 2 + LINE * lines as i32)
 }
 
 /// A label that does not fit is broken at its first space.
@@ -164,6 +177,6 @@ fn fitting(text: &str, pixels: f64) -> f64 {
 
 /// Where a bar ends, its range included.
 fn top(bar: &Bar) -> f64 {
-    let sum: f64 = bar.pieces.iter().map(|(_, size)| size).sum();
+    let sum: f64 = bar.pieces.iter().map(|(_, size)| size.max(0.0)).sum();
     sum.max(bar.whole.high())
 }
