@@ -4,9 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use megaphone_proto::conn::{Conn, ConnError, State};
+use megaphone_proto::conn::{ConnError, State};
 use megaphone_proto::control::{CloseReason, Control};
-use megaphone_proto::credit::NO_GROWTH;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::handshake::{Identity, Step};
 use megaphone_proto::limits::{MAX_CONNECTIONS_DEFAULT, RESUME_TIMEOUT_DEFAULT};
@@ -14,19 +13,19 @@ use megaphone_proto::table::{OpenError, Table};
 use megaphone_proto::{Event, Handshake, Link, LinkConfig, LinkError, Role};
 use tokio::time::Instant;
 
-use super::http::{self, OK};
 use super::report::count;
 use super::server::Server;
 use super::wire::{Protocol, Wire, Wrong};
+
+mod client;
+
+use client::{Client, Then};
 
 /// The service whose connections echo.
 const ECHO: &str = "echo";
 
 /// Bytes that may wait on a link: a kilobyte of answers to each of a million connections.
 const LINK_WAITING_MAX: usize = 1 << 30;
-
-/// Bytes of a request that is not whole.
-const REQUEST_MAX: usize = 64 * 1024;
 
 /// How often what came is acknowledged, at least (docs/protocol.md, "Resume"). No link is resumed
 /// here, but an edge is to have the work of one that could be.
@@ -145,34 +144,6 @@ struct Up {
     max_content: usize,
 }
 
-/// One virtual connection. Kept small: there may be a million.
-#[derive(Debug)]
-struct Client {
-    conn: Conn,
-    echo: bool,
-    /// What a quiet connection has not.
-    rest: Option<Box<Rest>>,
-}
-
-#[derive(Debug, Default)]
-struct Rest {
-    /// The beginning of a request.
-    request: Vec<u8>,
-    /// What waits for credit.
-    answer: Vec<u8>,
-    /// Nothing is to be said after that.
-    ending: bool,
-}
-
-/// What is to be done about a connection.
-enum Then {
-    GoOn,
-    /// Both directions have ended.
-    Forget,
-    /// The client does what it must not.
-    Reset,
-}
-
 impl Up {
     fn hear(&mut self, mut input: &[u8], out: &mut Vec<u8>) -> Result<(), LinkError> {
         while let Some(event) = self.link.next(&mut input)? {
@@ -200,11 +171,7 @@ impl Up {
     }
 
     fn open(&mut self, id: ConnectionId, echo: bool, out: &mut Vec<u8>) {
-        let client = Client {
-            conn: self.link.new_conn(),
-            echo,
-            rest: None,
-        };
+        let client = Client::new(self.link.new_conn(), echo);
         match self.table.open(id, client) {
             Ok(()) => count(&self.server.counts.virtual_connections),
             Err(OpenError::Duplicate) => self.then(id, Then::Reset, out),
@@ -229,16 +196,7 @@ impl Up {
             return Ok(());
         };
         let then = match client.conn.receive(bytes.len() as u32) {
-            Ok(()) if client.echo => {
-                client.put(id, bytes, self.max_content, out);
-                Then::GoOn
-            }
-            Ok(()) => {
-                if let Some(bytes) = client.conn.release(bytes.len() as u32, &NO_GROWTH) {
-                    Control::Window { id, bytes }.put(out);
-                }
-                client.requests(id, bytes, self.max_content, &self.server, out)
-            }
+            Ok(()) => client.take(id, bytes, self.max_content, &self.server, out),
             Err(ConnError::AfterEnd) => Then::Reset,
             Err(error) => return Err(credit(id, error)),
         };
@@ -253,10 +211,7 @@ impl Up {
         };
         let then = match client.conn.peer_ended() {
             Ok(State::Closed) => Then::Forget,
-            Ok(_) => {
-                client.rest.get_or_insert_default().ending = true;
-                client.flush(id, self.max_content, out)
-            }
+            Ok(_) => client.end(id, self.max_content, out),
             Err(_) => Then::Reset,
         };
         self.then(id, then, out);
@@ -279,96 +234,6 @@ impl Up {
                 }
             }
         }
-    }
-}
-
-impl Client {
-    /// Answers the requests that are whole now.
-    fn requests(
-        &mut self,
-        id: ConnectionId,
-        bytes: &[u8],
-        max: usize,
-        server: &Server,
-        out: &mut Vec<u8>,
-    ) -> Then {
-        let begun = self.rest.as_deref_mut().map(|rest| &mut rest.request);
-        let begun = begun.map(std::mem::take).filter(|begun| !begun.is_empty());
-        let joined = begun.map(|begun| [&begun, bytes].concat());
-        let mut input = joined.as_deref().unwrap_or(bytes);
-        loop {
-            match http::request(input) {
-                Ok(Some(request)) => {
-                    input = &input[request.bytes..];
-                    count(&server.counts.requests);
-                    self.put(id, OK, max, out);
-                    if request.close {
-                        self.rest.get_or_insert_default().ending = true;
-                        return self.flush(id, max, out);
-                    }
-                }
-                Ok(None) if input.len() <= REQUEST_MAX => break,
-                Ok(None) | Err(Wrong) => return Then::Reset,
-            }
-        }
-        if !input.is_empty() {
-            self.rest.get_or_insert_default().request = input.to_vec();
-        }
-        Then::GoOn
-    }
-
-    /// Sends `bytes` behind all else, as far as there is credit; the rest waits.
-    fn put(&mut self, id: ConnectionId, bytes: &[u8], max: usize, out: &mut Vec<u8>) {
-        let waits = self
-            .rest
-            .as_ref()
-            .is_some_and(|rest| !rest.answer.is_empty());
-        let now = if waits {
-            0
-        } else {
-            self.send(id, bytes, max, out)
-        };
-        if now < bytes.len() {
-            let rest = self.rest.get_or_insert_default();
-            rest.answer.extend_from_slice(&bytes[now..]);
-        }
-    }
-
-    /// Sends what waits, as far as there is credit, and then the end where that is due.
-    fn flush(&mut self, id: ConnectionId, max: usize, out: &mut Vec<u8>) -> Then {
-        let Some(mut rest) = self.rest.take() else {
-            return Then::GoOn;
-        };
-        let now = self.send(id, &rest.answer, max, out);
-        rest.answer.drain(..now);
-        let all = rest.answer.is_empty();
-        let ended = all && rest.ending && self.conn.may_send();
-        if !all || !rest.request.is_empty() || rest.ending {
-            self.rest = Some(rest);
-        }
-        if !ended {
-            return Then::GoOn;
-        }
-        put_frame(id, b"", out);
-        match self.conn.we_ended() {
-            State::Closed => Then::Forget,
-            _ => Then::GoOn,
-        }
-    }
-
-    /// Sends as much of `bytes` as there is credit for. What is echoed is taken only then.
-    fn send(&mut self, id: ConnectionId, bytes: &[u8], max: usize, out: &mut Vec<u8>) -> usize {
-        let want = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
-        let now = self.conn.take_credit(want);
-        for content in bytes[..now as usize].chunks(max) {
-            put_frame(id, content, out);
-        }
-        if self.echo
-            && let Some(bytes) = self.conn.release(now, &NO_GROWTH)
-        {
-            Control::Window { id, bytes }.put(out);
-        }
-        now as usize
     }
 }
 

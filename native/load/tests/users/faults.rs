@@ -5,7 +5,7 @@ use std::thread;
 use crate::support::{BOSH, C2S, StandIn, Transport, WEBSOCKET};
 
 /// What is lost is waited for so long: longer than a message is held back to be overtaken.
-const TALK: &str = "--users 20 --chatter 200 --for 2s --patience 4s";
+const TALK: &str = "--users 20 --chatter 400 --for 1s --patience 3s";
 
 fn clean(transport: Transport) {
     let stand_in = StandIn::start(transport, &[]);
@@ -40,34 +40,23 @@ fn faulty(transport: Transport) {
     assert!(outcome.complaint.contains("faults"), "{outcome:?}");
 }
 
-#[test]
-fn a_clean_server_has_no_faults_over_c2s() {
-    clean(C2S);
+/// Over all transports at once.
+fn over_each(test: fn(Transport)) {
+    thread::scope(|scope| {
+        for transport in [C2S, WEBSOCKET, BOSH] {
+            scope.spawn(move || test(transport));
+        }
+    });
 }
 
 #[test]
-fn a_clean_server_has_no_faults_over_websocket() {
-    clean(WEBSOCKET);
+fn a_clean_server_has_no_faults() {
+    over_each(clean);
 }
 
 #[test]
-fn a_clean_server_has_no_faults_over_bosh() {
-    clean(BOSH);
-}
-
-#[test]
-fn every_fault_is_seen_over_c2s() {
-    faulty(C2S);
-}
-
-#[test]
-fn every_fault_is_seen_over_websocket() {
-    faulty(WEBSOCKET);
-}
-
-#[test]
-fn every_fault_is_seen_over_bosh() {
-    faulty(BOSH);
+fn every_fault_is_seen() {
+    over_each(faulty);
 }
 
 #[test]
@@ -105,20 +94,16 @@ fn damage_is_seen_wherever_it_is() {
 /// Who comes and goes loses nothing, and nobody else does by it.
 #[test]
 fn churn_is_no_fault() {
-    thread::scope(|scope| {
-        for transport in [C2S, WEBSOCKET, BOSH] {
-            scope.spawn(move || {
-                let stand_in = StandIn::start(transport, &[]);
-                let load = "--users 40 --churn 10 --chatter 200 --for 2s --patience 20s";
-                let outcome = stand_in.users(load).run();
-                outcome.assert_clean();
-                let (chatter, done) = (outcome.chatter(), stand_in.done());
-                // On a busy machine there may be fewer.
-                assert!((1..=20).contains(&chatter.joined), "{transport:?}");
-                assert_eq!(chatter.left, chatter.joined);
-                assert_eq!((done.logins, done.messages), (40 + chatter.joined, 400));
-                outcome.assert_saw(&done);
-            });
-        }
+    over_each(|transport| {
+        let stand_in = StandIn::start(transport, &[]);
+        let load = "--users 40 --churn 10 --chatter 200 --for 2s --patience 20s";
+        let outcome = stand_in.users(load).run();
+        outcome.assert_clean();
+        let (chatter, done) = (outcome.chatter(), stand_in.done());
+        // On a busy machine there may be fewer.
+        assert!((1..=20).contains(&chatter.joined), "{transport:?}");
+        assert_eq!(chatter.left, chatter.joined);
+        assert_eq!((done.logins, done.messages), (40 + chatter.joined, 400));
+        outcome.assert_saw(&done);
     });
 }

@@ -17,7 +17,7 @@ fn a_server_that_dies_is_told_by_kind() {
         for transport in [C2S, WEBSOCKET, BOSH] {
             scope.spawn(move || {
                 let stand_in = StandIn::start(transport, &["--end-after=100"]);
-                let load = "--users 20 --chatter 200 --for 2s --patience 2s";
+                let load = "--users 20 --chatter 400 --for 1s --patience 2s";
                 let outcome = stand_in.users(load).run();
                 let done = stand_in.done();
                 assert_eq!((outcome.code, done.delivered), (Some(1), 100));
@@ -166,7 +166,7 @@ fn several_workers_add_up() {
                 let mut shell = Command::new("sh");
                 let limited = "ulimit -n 100 && exec \"$0\" \"$@\"";
                 shell.args(["-c", limited, PROGRAM]);
-                let load = "--users 100 --chatter 200 --for 2s --patience 4s";
+                let load = "--users 100 --chatter 400 --for 1s --patience 3s";
                 let outcome = stand_in.users_by(shell, load).run();
                 let done = stand_in.done();
                 let step = &outcome.report.steps[0];

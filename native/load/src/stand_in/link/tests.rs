@@ -5,6 +5,7 @@ use megaphone_proto::control::Open;
 
 use super::super::{Args, server};
 use super::*;
+use crate::stand_in::http::OK;
 
 #[derive(Parser)]
 struct Cli {
