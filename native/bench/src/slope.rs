@@ -71,9 +71,6 @@ pub const NIF: &str = "megaphone's NIF";
 /// What the allocators hold from the system and nobody uses.
 pub const OVERHEAD: &str = "allocators' overhead";
 
-/// The kinds that every node has, in their order.
-pub const COMMON: [&str; 6] = [OTHERS, BINARIES, ETS, PORTS, NIF, OVERHEAD];
-
 /// A type of process with less than this many bytes a user is told among the others.
 const WORTH_TELLING: f64 = 50.0;
 

@@ -192,6 +192,23 @@ fn kernel(measured: &Measured) -> String {
     )
 }
 
+/// The kinds in the order in which they are told and drawn, from below.
+const ORDER: [&str; 10] = [
+    "ejabberd_c2s",
+    "ejabberd_bosh",
+    "ejabberd_http_ws",
+    "ejabberd_http",
+    slope::OTHERS,
+    slope::BINARIES,
+    slope::ETS,
+    slope::PORTS,
+    slope::NIF,
+    slope::OVERHEAD,
+];
+
+/// Where a kind stands that has no place of its own: with the other processes.
+const UNNAMED: usize = 4;
+
 /// The colour of a kind.
 fn ink(kind: &str) -> Ink {
     match kind {
@@ -266,12 +283,12 @@ fn kinds(users: &[PerUser]) -> Vec<String> {
             kinds.push(kind.name.clone());
         }
     }
-    // What all have comes after the types of processes, of which each may have others.
+    // The legend's order, so that all bars have it; what it does not name comes before what all nodes have.
     let place = |name: &String| {
-        slope::COMMON
+        ORDER
             .iter()
-            .position(|&common| common == name)
-            .map_or(0, |place| place + 1)
+            .position(|kind| kind == name)
+            .unwrap_or(UNNAMED)
     };
     kinds.sort_by_key(place);
     kinds
