@@ -8,10 +8,6 @@ use tracing::warn;
 
 use crate::log::Hits;
 
-/// The share of `max_buffered` that busy clients' windows may grow by, all
-/// together.
-const GROWTH_SHARE: u64 = 4;
-
 /// `max_buffered`: bytes that came for clients and were not written to them
 /// yet. Windows are promises to each client alone, and a million of them are
 /// more than any machine has; this is what holds when too many are called in.
@@ -30,7 +26,7 @@ impl Budget {
             max,
             held: AtomicU64::new(0),
             hits: Hits::new(),
-            growth: Growth::new(max / GROWTH_SHARE),
+            growth: Growth::new(max),
         }
     }
 

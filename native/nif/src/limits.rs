@@ -11,11 +11,8 @@ use megaphone_proto::credit::Growth;
 /// Bytes that may be held for connections of a node, unless configured otherwise.
 const NODE_MAX_DEFAULT: i64 = 1 << 30;
 
-/// The share of it that busy connections' windows may grow by, all together.
-const GROWTH_SHARE: u64 = 4;
-
 /// What windows of the node's connections grow by.
-pub static GROWTH: Growth = Growth::new(NODE_MAX_DEFAULT as u64 / GROWTH_SHARE);
+pub static GROWTH: Growth = Growth::new(NODE_MAX_DEFAULT as u64);
 
 /// A link tells the node's count of changes by so many bytes, and not of each frame: the node's
 /// bound is exact to that, times the number of links.
@@ -142,5 +139,5 @@ pub fn node() -> Shown {
 pub fn set_node_max(bytes: u64) {
     let max = i64::try_from(bytes).unwrap_or(i64::MAX);
     NODE.max.store(max, Relaxed);
-    GROWTH.set_max(bytes / GROWTH_SHARE);
+    GROWTH.set_max_buffered(bytes);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use thiserror::Error;
 
-use crate::limits::{GROWN_WINDOW_MAX, MAX_WINDOW};
+use crate::limits::{GROWN_WINDOW_MAX, GROWTH_MAX, MAX_WINDOW};
 
 /// Stands for "no credit is kept" (version 1); over [`MAX_WINDOW`], so never a real amount.
 const UNLIMITED: u32 = u32::MAX;
@@ -179,7 +179,7 @@ impl RecvWindow {
 }
 
 /// A window grows by no more than one part in so many of what is left to grow by.
-const SHARES: u64 = 512;
+const SHARES: u64 = 64;
 
 /// Bytes that all windows of a program may grow by together: windows are promises, and this is
 /// what bounds them beyond their first size. May be shared among threads.
@@ -193,17 +193,26 @@ pub struct Growth {
 pub static NO_GROWTH: Growth = Growth::new(0);
 
 impl Growth {
-    /// Windows may grow by `max` bytes in all.
-    pub const fn new(max: u64) -> Self {
+    /// For a program that may hold `max_buffered` bytes for its connections: windows may grow by
+    /// a quarter of that in all, [`GROWTH_MAX`] at most.
+    pub const fn new(max_buffered: u64) -> Self {
         Growth {
-            max: AtomicU64::new(max),
+            max: AtomicU64::new(Self::within(max_buffered)),
             taken: AtomicU64::new(0),
         }
     }
 
-    /// Changes the bound. What is over it stays until it is given back.
-    pub fn set_max(&self, max: u64) {
-        self.max.store(max, Relaxed);
+    /// As in [`Growth::new`]. What is over the new bound stays until it is given back.
+    pub fn set_max_buffered(&self, max_buffered: u64) {
+        self.max.store(Self::within(max_buffered), Relaxed);
+    }
+
+    const fn within(max_buffered: u64) -> u64 {
+        if max_buffered / 4 < GROWTH_MAX {
+            max_buffered / 4
+        } else {
+            GROWTH_MAX
+        }
     }
 
     /// Gives back what a window had grown by.
@@ -341,7 +350,7 @@ mod tests {
 
     #[test]
     fn all_windows_together_grow_by_no_more_than_the_budget() {
-        let growth = Growth::new(SHARES * 16_384);
+        let growth = Growth::new(4 * SHARES * 16_384);
         let (mut first, mut second) = (RecvWindow::new(16_384), RecvWindow::new(16_384));
         busy(&mut first, &growth);
         busy(&mut second, &growth);
@@ -354,19 +363,19 @@ mod tests {
 
     #[test]
     fn a_thousand_busy_windows_grow_alike_whoever_came_first() {
-        let growth = Growth::new(256 << 20);
+        let growth = Growth::new(1 << 30);
         let mut windows = vec![RecvWindow::new(16_384); 1_000];
-        for _ in 0..3 {
-            for window in &mut windows {
-                for _ in 0..10 {
+        for first in [500, 1_000] {
+            for _ in 0..20 {
+                for window in &mut windows[..first] {
                     busy(window, &growth);
                 }
             }
         }
         let sizes = windows.iter().map(|window| window.size);
         let (least, most) = (sizes.clone().min().unwrap(), sizes.max().unwrap());
-        assert!(least * 4 >= most && least >= 65_536, "{least} to {most}");
-        assert!(growth.taken.load(Relaxed) <= 256 << 20);
+        assert!(least * 4 >= most && most > 16_384, "{least} to {most}");
+        assert!(growth.taken.load(Relaxed) <= GROWTH_MAX);
     }
 
     #[test]

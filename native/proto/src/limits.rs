@@ -21,6 +21,10 @@ pub const DEFAULT_WINDOW: u32 = 16_384;
 /// under way in half a millisecond at 1 GB a second.
 pub const GROWN_WINDOW_MAX: u32 = 524_288;
 
+/// Bytes that all windows of a program may grow by: enough for a link's speed, and what is sent
+/// in it must fit the resume buffers while its acknowledgements are on their way.
+pub const GROWTH_MAX: u64 = 32 * 1024 * 1024;
+
 /// Bytes, the most credit a connection may ever hold: 2³¹−1, as in HTTP/2 (RFC 9113, 6.9.1).
 pub const MAX_WINDOW: u32 = 0x7fff_ffff;
 

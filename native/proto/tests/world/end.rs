@@ -19,8 +19,8 @@ use super::ledger::Ledger;
 /// Connections open at a time on one link.
 const CONNECTIONS: usize = 12;
 
-/// Bytes that their windows may grow by: some of them.
-const GROWTH: u64 = 20 << 20;
+/// A `max_buffered` of which some of their windows can grow.
+const GROWTH: u64 = 16 << 20;
 
 /// A connection as one side holds it.
 struct Held {
