@@ -19,6 +19,9 @@ pub struct Ledger {
     conversations: Vec<Conversation>,
     /// Passed by later messages of the same conversation: (conversation, sequence).
     missing: HashSet<(u32, u32)>,
+    /// Reached another user before later messages reached theirs. The two read different
+    /// connections, so nothing follows for the order of the others.
+    elsewhere: HashSet<(u32, u32)>,
     size: usize,
     whole: String,
     counts: Counts,
@@ -88,6 +91,7 @@ impl Ledger {
             first,
             conversations: Vec::new(),
             missing: HashSet::new(),
+            elsewhere: HashSet::new(),
             size,
             whole: String::new(),
             counts: Counts::default(),
@@ -151,17 +155,26 @@ impl Ledger {
             return self.unreadable();
         }
         let place = (stamp.conversation, stamp.sequence);
-        let in_order = stamp.sequence >= conversation.next;
+        let ahead = stamp.sequence >= conversation.next;
+        let misdelivered = stamp.to != at;
+        let in_order = ahead && !misdelivered;
         if in_order {
-            let passed = conversation.next..stamp.sequence;
-            self.missing
-                .extend(passed.map(|sequence| (stamp.conversation, sequence)));
+            for sequence in conversation.next..stamp.sequence {
+                let passed = (stamp.conversation, sequence);
+                if !self.elsewhere.remove(&passed) {
+                    self.missing.insert(passed);
+                }
+            }
             conversation.next = stamp.sequence + 1;
         }
-        let first = in_order || self.missing.remove(&place);
+        let first = match (ahead, misdelivered) {
+            (true, true) => self.elsewhere.insert(place),
+            (true, false) => !self.elsewhere.remove(&place),
+            (false, _) => self.missing.remove(&place),
+        };
         self.counts.unseen -= u64::from(first);
         stamp.write(self.size, &mut self.whole);
-        if self.whole != body || stamp.to != at {
+        if self.whole != body || misdelivered {
             self.counts.damaged += 1;
             Verdict::Damaged(first.then_some(stamp))
         } else if !first {

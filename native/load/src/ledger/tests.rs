@@ -86,8 +86,9 @@ proptest! {
                     expected.arrived += 1;
                 }
             }
-            // A message whose stamp cannot be read passes no other.
-            if !matches!(verdict, Verdict::Damaged(None)) {
+            // A message whose stamp cannot be read passes no other, nor one that somebody else got.
+            let elsewhere = packet.fate == Fate::Misdelivered;
+            if !elsewhere && !matches!(verdict, Verdict::Damaged(None)) {
                 seen.push((packet.conversation, packet.number));
             }
         }
@@ -178,4 +179,31 @@ fn what_nobody_has_sent_is_damaged() {
     assert_eq!(ledger.arrive(1, "who is there?"), Verdict::Damaged(None));
     assert_eq!(ledger.counts().damaged, 3);
     assert_eq!(ledger.counts().unseen, 0);
+}
+
+/// Who got it wrongly may be looked at before who is to get those before it.
+#[test]
+fn a_misdelivered_message_says_nothing_of_the_order_of_others() {
+    let mut ledger = Ledger::new(SIZE, 0);
+    let id = ledger.begin(0, 1);
+    let sent: Vec<_> = (0..4).map(|due| ledger.send(id, due).to_owned()).collect();
+    assert!(matches!(
+        ledger.arrive(2, &sent[1]),
+        Verdict::Damaged(Some(_))
+    ));
+    assert!(matches!(ledger.arrive(1, &sent[0]), Verdict::Whole(_)));
+    assert!(matches!(ledger.arrive(1, &sent[2]), Verdict::Whole(_)));
+    // It comes to both: once is once too often.
+    assert!(matches!(
+        ledger.arrive(2, &sent[3]),
+        Verdict::Damaged(Some(_))
+    ));
+    assert!(matches!(ledger.arrive(1, &sent[3]), Verdict::Doubled(_)));
+    assert!(matches!(ledger.arrive(1, &sent[1]), Verdict::Doubled(_)));
+    let counts = ledger.counts();
+    assert_eq!((counts.sent, counts.arrived, counts.damaged), (4, 2, 2));
+    assert_eq!(
+        (counts.doubled, counts.disordered, counts.unseen),
+        (2, 0, 0)
+    );
 }
