@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::Bench;
 use crate::crowd::{Cost, Crowd, TRANSPORTS, milliseconds, name, slug};
 use crate::error::{Error, Result};
-use crate::figure::{Figure, number};
+use crate::figure::{Figure, count};
 use crate::measure::in_turns;
 use crate::part::Part;
 use crate::plot::{Axis, Bar, Bars, Group};
@@ -143,7 +143,7 @@ fn about(measured: &Measured) -> String {
          ended; after each run they log out again. Generator and server share the processors, so logins a second are \
          what both can do together; processor time for a login tells who takes it. Anonymous logins leave the \
          password's hash out, which costs the same on both sides and would hide the rest.",
-        number(f64::from(measured.users))
+        count(measured.users)
     )
 }
 

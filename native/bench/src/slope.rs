@@ -99,6 +99,9 @@ pub fn per_user(from: &Sample, to: &Sample) -> PerUser {
     }
 }
 
+/// The name of types that are put together.
+const RARE: &str = "others";
+
 /// Puts all types of processes with fewer than this many together: a node has some two hundred types that come once.
 pub fn without_rare_types(mut account: Account, fewest: u64) -> Account {
     let mut others = Processes::default();
@@ -110,7 +113,7 @@ pub fn without_rare_types(mut account: Account, fewest: u64) -> Account {
         }
         !rare
     });
-    account.processes.insert("others".to_owned(), others);
+    account.processes.insert(RARE.to_owned(), others);
     account
 }
 
@@ -136,7 +139,7 @@ fn kinds(from: &Sample, to: &Sample, users: f64) -> Vec<Kind> {
                 .get(name)
                 .map_or(0, |all: &Processes| all.memory)
         });
-        if bytes >= WORTH_TELLING {
+        if bytes >= WORTH_TELLING && name != RARE {
             told += bytes;
             kinds.push(kind(name, bytes));
         }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::chat::{Latency, Load, Measured, OneTransport};
 use crate::crowd::{milliseconds, name};
-use crate::figure::{Figure, number};
+use crate::figure::{Figure, count, number};
 use crate::plot::{Axis, Bar, Bars, Group, Ink};
 use crate::section::{Section, Table};
 use crate::side::{ALL, Side};
@@ -41,7 +41,7 @@ fn about(measured: &Measured) -> String {
          Processor seconds are for a million messages, with everything that the node does meanwhile (held BOSH \
          requests that run out, for one). The stand-in's row is what an echo server in ejabberd's place takes: how \
          much of what is seen is the kernel's sockets.",
-        users = number(f64::from(measured.users)),
+        users = count(measured.users),
         body = measured.body,
         bound = measured.bound,
     )
@@ -78,7 +78,7 @@ fn costs(measured: &Measured) -> Table {
                 .map(|share| share.map(|share| share * 100.0));
             table.row([
                 format!("{}, {side}", name(one.transport)).into(),
-                format!("{held}{}", number(found.rate)).into(),
+                format!("{held}{}", number(found.rate.round())).into(),
                 (&cost.ejabberd).into(),
                 if side == Side::Megaphone {
                     (&cost.ecm).into()

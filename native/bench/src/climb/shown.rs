@@ -2,7 +2,7 @@
 
 use crate::climb::links::{Held, Links};
 use crate::climb::{Measured, PAUSE, Step};
-use crate::figure::{Figure, number};
+use crate::figure::{Figure, count, number};
 use crate::plot::{Axis, Ink, Lines, Series};
 use crate::section::{Section, Table};
 use crate::side::{BOTH, Side};
@@ -24,8 +24,8 @@ fn about(measured: &Measured) -> String {
         "Anonymous users log in over WebSocket, step by step, and stay; at each step all of them chat for {} seconds, \
          each sending a message every {} seconds to somebody drawn at random. Memory is what is resident after that, \
          garbage and all. Each step was gone once.",
-        number(measured.seconds),
-        number(PAUSE),
+        count(measured.seconds.round() as u64),
+        count(PAUSE as u64),
     );
     let stock = measured.sides.get(&Side::Stock);
     if let Some((way, step)) = stock.and_then(|way| Some((way, way.ends_before?))) {
@@ -33,9 +33,9 @@ fn about(measured: &Measured) -> String {
             " The stock node needs a descriptor for each client. Its process may have {} here (`RLIMIT_NOFILE`, \
                  the hard limit) and uses {} by itself, so it cannot come to {} users, whatever memory there is: with \
                  a higher limit it would go on.",
-            number(way.limit as f64),
-            number(way.own as f64),
-            number(f64::from(step)),
+            count(way.limit),
+            count(way.own),
+            count(step),
         );
     }
     if let Some(way) = measured.sides.get(&Side::Megaphone) {
@@ -80,14 +80,14 @@ fn steps(measured: &Measured) -> Table {
                 )
             };
             table.row([
-                format!("{side}, {}", number(f64::from(step.users))).into(),
+                format!("{side}, {}", count(step.users)).into(),
                 number(megabytes(step.node.rss)).into(),
                 when(megaphone, number(megabytes(step.ecm.rss))).into(),
                 number(
                     (step.node.rss + step.ecm.rss) as f64 / f64::from(step.users.max(1)) / 1_000.0,
                 )
                 .into(),
-                number(step.descriptors as f64).into(),
+                count(step.descriptors).into(),
                 number(step.rate).into(),
                 number(step.latency.p50 as f64 / 1_000.0).into(),
                 number(step.latency.p99 as f64 / 1_000.0).into(),
@@ -170,7 +170,7 @@ fn about_links(links: &Links) -> String {
          in place of ECMs and clients: each is taken by an Erlang process of its own that echoes what comes and keeps \
          nothing. A connection is open when its first frame has come back. All were open after {} s ({} a second). A \
          round, a frame of {} bytes to each and one back, took {} s.",
-        number(report.opened as f64),
+        count(report.opened as u64),
         report.links,
         number(report.open.seconds),
         number(rate),

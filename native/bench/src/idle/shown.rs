@@ -3,7 +3,7 @@
 use megaphone_load::target::Transport;
 
 use crate::crowd::{TRANSPORTS, name};
-use crate::figure::{Figure, number};
+use crate::figure::{Figure, count, number};
 use crate::idle::{Measured, OneNode, Point};
 use crate::plot::{Axis, Bar, Bars, Group, Ink};
 use crate::section::{Section, Table};
@@ -68,7 +68,7 @@ fn kilobytes(bytes: Figure) -> Figure {
 }
 
 fn about(measured: &Measured) -> String {
-    let [few, many] = measured.users.map(|users| number(f64::from(users)));
+    let [few, many] = measured.users.map(|users| count(users));
     let longest = points(measured)
         .map(|point| point.waited)
         .fold(measured.wait, f64::max);
@@ -78,9 +78,13 @@ fn about(measured: &Measured) -> String {
          transport asks of them (a BOSH client asks anew each minute). The node is looked at {} to {} seconds after \
          the last login, first as it stays, then after every process has been made to collect its garbage twice. \
          Between the two numbers all users are new, so nobody's garbage was collected before its time. Figures are \
-         the slope: what each user more takes. There were {repeats} nodes for each line.",
-        number(measured.wait),
-        number(longest.ceil()),
+         the slope: what each user more takes.{}",
+        count(measured.wait.round() as u64),
+        count(longest.ceil() as u64),
+        match repeats {
+            0 | 1 => String::new(),
+            _ => format!(" Each was done with {repeats} nodes, all up at once."),
+        },
     )
 }
 
