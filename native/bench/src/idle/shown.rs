@@ -68,7 +68,7 @@ fn kilobytes(bytes: Figure) -> Figure {
 }
 
 fn about(measured: &Measured) -> String {
-    let [few, many] = measured.users.map(|users| count(users));
+    let [few, many] = measured.users.map(count);
     let longest = points(measured)
         .map(|point| point.waited)
         .fold(measured.wait, f64::max);
