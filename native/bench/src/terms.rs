@@ -10,7 +10,7 @@ use crate::plot::{Axis, Bar, Bars, Group, Ink};
 use crate::section::{Cell, Section, Table};
 
 /// Runs of the escript for one of the other parts: they are short, and an even number lets each side begin as often.
-const MORE_RUNS: usize = 4;
+const MORE_RUNS: usize = 2;
 
 /// Part 1.
 #[derive(Debug)]
