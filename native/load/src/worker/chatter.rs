@@ -9,7 +9,7 @@
 mod churn;
 mod send;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 
 use fastrand::Rng;
@@ -67,7 +67,7 @@ pub(super) struct Chatter {
     /// Of each user, messages that are on their way to it.
     coming: Vec<u32>,
     /// Those who are to leave when all has come, or at a deadline.
-    leaving: HashSet<u32>,
+    leaving: HashMap<u32, u64>,
     deadlines: VecDeque<(u64, u32)>,
     /// Those to whom nothing is coming any more.
     ready: Vec<u32>,
@@ -117,7 +117,7 @@ impl Chatter {
             patience: asked.patience,
             talks: vec![NONE; places],
             coming: vec![0; places],
-            leaving: HashSet::new(),
+            leaving: HashMap::new(),
             deadlines: VecDeque::new(),
             ready: Vec::new(),
             again: 0,
@@ -195,7 +195,7 @@ impl Task for Chatter {
     fn step(&mut self, crowd: &mut Crowd) {
         self.hurry(crowd);
         let now = clock::now();
-        while self.churn.take(now).is_some() {
+        while now < self.end && self.has_room() && self.churn.take(now).is_some() {
             self.dismiss(now);
         }
         self.shift(crowd, now);
@@ -214,7 +214,9 @@ impl Task for Chatter {
         let others = [
             self.pace.next_due().map(|due| due.max(self.blocked)),
             (!self.ready.is_empty()).then_some(self.again),
-            self.churn.next_due(),
+            self.churn
+                .next_due()
+                .filter(|_| self.has_room() && now < self.end),
             self.deadlines.front().map(|(deadline, _)| *deadline),
             ends.into_iter().find(|end| *end > now),
             (now >= self.end).then(|| self.next_nudge()),
