@@ -126,7 +126,10 @@ fn run_part(bench: &Bench, part: &Entry) -> Result<PartResult> {
         faults,
         measured,
     };
-    store::keep(&bench.root, &result)?;
+    // What was measured under perf is not to get into the document by --render.
+    if !bench.options.profile {
+        store::keep(&bench.root, &result)?;
+    }
     Ok(result)
 }
 
