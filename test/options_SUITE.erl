@@ -258,7 +258,7 @@ ecm_takes_what_is_written(Config) ->
                      "max_clients: 1, max_waiting: 0, workers: 1024, connect_wait: 60, "
                      "heartbeat: 1 h, close_timeout: 1, resume_timeout: 0, resume_buffer: 65536, "
                      "max_buffered: 1048576, open_rate: 1, drain_time: 0, "
-                     "listeners: [{port: 5280, ip: \"::1\", backlog: 65535}]",
+                     "listeners: [{port: 5280, ip: \"::1\", backlog: 65535, send_buffer: 4096}]",
                      "links: 1, window: 2147483647, max_frame: 4096, max_clients: 100000000, "
                      "max_waiting: 1000000, workers: 1, connect_wait: 1, heartbeat: 1, "
                      "close_timeout: 1 h, resume_timeout: 1 h, resume_buffer: 1073741824, "

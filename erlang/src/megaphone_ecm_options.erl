@@ -41,6 +41,7 @@ ecm_listener() ->
           port => econf:int(0, 65535),
           ip => econf:ip(),
           backlog => econf:int(1, 65535),
+          send_buffer => econf:int(4096, 16#3fffffff),
           kind => econf:enum([http, tcp]),
           service => megaphone_options:name()},
         [{return, map}, unique]),

@@ -29,7 +29,8 @@
                     log_level := error | warn | info | debug,
                     listeners := [#{ip := inet:ip_address(), port := inet:port_number(),
                                     service := binary(), kind := http | tcp,
-                                    backlog => pos_integer()}],
+                                    backlog => pos_integer(),
+                                    send_buffer => pos_integer()}],
                     command => binary(),
                     atom() => term()}.
 

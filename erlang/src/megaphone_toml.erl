@@ -28,7 +28,7 @@ listener(#{ip := Ip, port := Port, service := Service, kind := Kind} = Listener)
     [entry(listen, address(Ip, Port)),
      entry(service, Service),
      entry(kind, Kind),
-     [entry(backlog, Backlog) || #{backlog := Backlog} <- [Listener]]].
+     [entry(Key, Value) || Key <- [backlog, send_buffer], #{Key := Value} <- [Listener]]].
 
 address(Ip, Port) ->
     Text = case inet:ntoa(Ip) of

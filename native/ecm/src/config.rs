@@ -141,6 +141,9 @@ pub struct Listener {
     /// Connections that the kernel holds for us before they are accepted.
     #[serde(default = "Number::of::<1024>")]
     pub backlog: Number<1, 65_535>,
+    /// Bytes that the kernel holds of what was written to a client; without
+    /// it, as many as it finds right.
+    pub send_buffer: Option<Number<4_096, 0x3fff_ffff>>,
 }
 
 /// What clients of a listener speak.

@@ -50,6 +50,10 @@ impl Listener {
             TcpSocket::new_v6()?
         };
         socket.set_reuseaddr(true)?;
+        if let Some(bytes) = config.send_buffer {
+            // Accepted sockets have the listening one's, see tcp(7).
+            socket.set_send_buffer_size(bytes.as_u32())?;
+        }
         socket.bind(address)?;
         let socket = socket.listen(config.backlog.as_u32())?;
         let address = socket.local_addr()?;

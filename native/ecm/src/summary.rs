@@ -47,10 +47,14 @@ impl fmt::Display for Summary<'_> {
             let address = listener.listen.get_ref().0;
             let (service, kind, backlog) =
                 (&listener.service, listener.kind, listener.backlog.get());
-            writeln!(
+            write!(
                 f,
                 "listener          {address} service={service} kind={kind} backlog={backlog}"
             )?;
+            if let Some(bytes) = listener.send_buffer {
+                write!(f, " send_buffer={}", bytes.get())?;
+            }
+            writeln!(f)?;
         }
         Ok(())
     }

@@ -29,7 +29,7 @@ fn check(text: &str) -> (Option<i32>, String, String) {
 #[test]
 fn check_shows_what_was_understood() {
     let text = "max_clients = 7\n[backend]\naddress = \"127.0.0.1:6280\"\n\
-                [[listeners]]\nlisten = \"[::]:5280\"\nservice = \"http\"\nkind = \"http\"\n";
+                [[listeners]]\nlisten = \"[::]:5280\"\nservice = \"http\"\nkind = \"http\"\nsend_buffer = 65536\n";
     let (code, out, err) = check(text);
     assert_eq!((code, err.as_str()), (Some(0), ""));
     for part in [
@@ -38,7 +38,7 @@ fn check_shows_what_was_understood() {
         "window            16384 bytes\n",
         "max_clients       7 here, where ",
         "backend           127.0.0.1:6280\n",
-        "listener          [::]:5280 service=http kind=http backlog=1024\n",
+        "listener          [::]:5280 service=http kind=http backlog=1024 send_buffer=65536\n",
     ] {
         assert!(out.contains(part), "{part:?} not in\n{out}");
     }

@@ -110,7 +110,7 @@ pub fn description() -> String {
     let link = SocketAddr::from(([127, 0, 0, 1], 6280));
     format!(
         "Each node is `erl {}`, for both sides. Below is megaphone's configuration, with one listener for links, on TCP \
-         loopback; in front of it is a `megaphone-ecm` for every {} clients, each with its defaults. Stock's differs \
+         loopback; in front of it is a `megaphone-ecm` for every {} clients, each with its defaults (but `send_buffer` for the bulk service, as `bench_bulk` sets it on a socket of its own). Stock's differs \
          only in that each of the services is a listener of its own, on a port of its own, with `backlog: {BACKLOG}`.",
         ERL.join(" "),
         count(super::CLIENTS)

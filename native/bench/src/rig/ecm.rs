@@ -82,6 +82,10 @@ fn toml(name: &str, backend: SocketAddr, listeners: &[(String, SocketAddr)]) -> 
         text += &format!(
             "[[listeners]]\nlisten = \"{address}\"\nservice = \"{service}\"\nkind = \"{kind}\"\nbacklog = {BACKLOG}\n"
         );
+        if service == "bulk" {
+            // As bench_bulk.erl has it, which cannot reach the socket behind an ECM.
+            text += "send_buffer = 262144\n";
+        }
     }
     text
 }
