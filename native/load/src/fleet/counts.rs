@@ -13,7 +13,7 @@ pub struct Logins {
     pub tried: u32,
     /// Those that ended well.
     pub logged_in: u32,
-    /// From the first that was due to the last that ended.
+    /// From the first that was due to the last that ended well; where none did, to the last that failed.
     pub seconds: f64,
     /// From when a login was due to its end.
     pub latency: Summary,
