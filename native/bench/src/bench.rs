@@ -1,14 +1,16 @@
 //! What a part measures with.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::ffi::OsStr;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use megaphone_load::fleet::Logins;
 use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
+use crate::hung::Hung;
 
 /// How it was asked to measure.
 #[derive(Debug, Clone)]
@@ -39,6 +41,7 @@ pub struct Bench {
     /// The compiled `bench/*.erl`.
     pub beams: PathBuf,
     faults: RefCell<Vec<String>>,
+    hung: Cell<Hung>,
 }
 
 impl Bench {
@@ -60,6 +63,7 @@ impl Bench {
             load,
             erl_libs: String::new(),
             faults: RefCell::default(),
+            hung: Cell::default(),
         };
         let ejabberd =
             bench.output(Command::new("scripts/ejabberd").arg(&bench.options.ejabberd))?;
@@ -97,6 +101,18 @@ impl Bench {
     /// The faults since the last call.
     pub fn take_faults(&self) -> Vec<String> {
         self.faults.take()
+    }
+
+    /// Logins that could hang were tried; see [`Hung`].
+    pub fn could_hang(&self, logins: &Logins) {
+        let mut hung = self.hung.get();
+        hung.add(logins);
+        self.hung.set(hung);
+    }
+
+    /// Those since the last call.
+    pub fn take_hung(&self) -> Hung {
+        self.hung.take()
     }
 
     /// A line about what is measured now, on standard error; silent in the quick form.

@@ -111,6 +111,8 @@ fn run_part(bench: &Bench, part: &Entry) -> Result<PartResult> {
     let began = Instant::now();
     let measured = (part.measure)(bench);
     let mut faults = bench.take_faults();
+    let hung = bench.take_hung();
+    faults.extend(hung.fault());
     let measured = measured.unwrap_or_else(|error| {
         faults.push(error.to_string());
         serde_json::Value::Null
@@ -124,6 +126,7 @@ fn run_part(bench: &Bench, part: &Entry) -> Result<PartResult> {
         ejabberd: bench.options.ejabberd.clone(),
         when,
         faults,
+        hung,
         measured,
     };
     // What was measured under perf is not to get into the document by --render.

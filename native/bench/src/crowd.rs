@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::{Bench, sources};
 use crate::error::Result;
 use crate::figure::Figure;
+use crate::hung;
 use crate::rig::Site;
 use crate::watch::Cpu;
 
@@ -24,6 +25,9 @@ pub const BODY: usize = 100;
 /// drain: that a server is slow shows in the latencies.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How often logins that stock leaves hanging are tried anew, at most.
+const ANEW: usize = 3;
+
 /// The seed of who chats with whom: the same at every site.
 const SEED: u64 = 4;
 
@@ -35,6 +39,8 @@ pub struct Crowd<'a> {
     options: Options,
     /// For people: `BOSH, megaphone`.
     name: String,
+    /// See [`hung`].
+    may_hang: bool,
 }
 
 /// What a transport is called.
@@ -63,13 +69,24 @@ pub fn milliseconds(microseconds: &Figure) -> Figure {
 impl<'a> Crowd<'a> {
     /// Starts the generator for up to `users` anonymous users of a site; nobody is logged in yet.
     pub fn start(bench: &'a Bench, site: &Site, transport: Transport, users: u32) -> Result<Self> {
+        Self::start_with(bench, site, transport, users, PATIENCE)
+    }
+
+    /// As [`Crowd::start`], where a login or a message may take so long.
+    pub fn start_with(
+        bench: &'a Bench,
+        site: &Site,
+        transport: Transport,
+        users: u32,
+        patience: Duration,
+    ) -> Result<Self> {
         let options = Options {
             target: site.target(transport)?,
             accounts: Accounts::Anonymous,
             sources: sources(users),
             users,
             body: BODY,
-            patience: PATIENCE,
+            patience,
             seed: SEED,
             program: bench.load.clone(),
         };
@@ -80,21 +97,42 @@ impl<'a> Crowd<'a> {
             fleet,
             options,
             name,
+            may_hang: hung::possible(site.side(), transport),
         })
     }
 
-    /// Logs in until there are `users`, as fast as the server answers. A login that fails is a fault. Blocks.
+    /// Logs in until there are `users`, as fast as the server answers, and says how the first try of each went. A login
+    /// that fails is a fault, but for those that [`hung`] is about: they are tried anew. Blocks.
     pub fn log_in(&mut self, users: u32) -> Result<Logins> {
-        let logins = self.fleet.log_in(users, None)?;
+        let first = self.fleet.log_in(users, None)?;
+        let mut last = None;
+        for _ in 0..ANEW {
+            let logins = last.as_ref().unwrap_or(&first);
+            if !self.may_hang || !hung::only(&logins.errors) {
+                break;
+            }
+            self.bench.could_hang(logins);
+            if logins.logged_in == logins.tried {
+                return Ok(first);
+            }
+            self.bench.say(format!(
+                "{}: {} of {} logins hung",
+                self.name,
+                logins.tried - logins.logged_in,
+                logins.tried
+            ));
+            last = Some(self.fleet.log_in(users, None)?);
+        }
+        let logins = last.as_ref().unwrap_or(&first);
         if logins.logged_in < logins.tried {
-            let failed = logins.tried - logins.logged_in;
             self.fault(format!(
-                "{failed} of {} logins failed: {}",
+                "{} of {} logins failed: {}",
+                logins.tried - logins.logged_in,
                 logins.tried,
                 listed(&logins.errors)
             ));
         }
-        Ok(logins)
+        Ok(first)
     }
 
     /// Has random pairs chat: `rate` messages a second for `time`. Blocks until the last has arrived. A message that is

@@ -17,6 +17,7 @@ pub mod edge;
 pub mod error;
 pub mod figure;
 pub mod http;
+pub mod hung;
 pub mod idle;
 pub mod kernel;
 pub mod logins;

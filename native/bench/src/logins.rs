@@ -1,6 +1,7 @@
 //! Part 4: logins.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use megaphone_load::fleet::Logins;
 use megaphone_load::target::Transport;
@@ -17,6 +18,9 @@ use crate::rig::{Setup, Site};
 use crate::section::{Section, Table};
 use crate::side::{ALL, BySide, Side};
 use crate::watch::Cpu;
+
+/// How long a login may take: many times what the slowest takes, and yet no long wait where one hangs.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Part 4.
 #[derive(Debug)]
@@ -87,7 +91,7 @@ fn one_transport(
 ) -> Result<OneTransport> {
     let mut crowds = BySide::new();
     for (&side, site) in sites {
-        let mut crowd = Crowd::start(bench, site, transport, users)?;
+        let mut crowd = Crowd::start_with(bench, site, transport, users, PATIENCE)?;
         // The first login of a node reads code, makes tables and fills caches.
         crowd.log_in(users / 20)?;
         crowd.log_out(0)?;

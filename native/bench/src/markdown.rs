@@ -18,6 +18,9 @@ pub fn section(part: &Entry, result: &PartResult, section: &Section, link: &str)
             }
         }
     }
+    if let Some(told) = result.hung.text() {
+        let _ = write!(text, "\n{}", wrap(&told));
+    }
     for fault in &result.faults {
         let _ = writeln!(text, "\n**Went wrong:** {fault}");
     }

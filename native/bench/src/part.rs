@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::error::Result;
+use crate::hung::Hung;
 use crate::section::Section;
 
 /// A part: a type without values.
@@ -45,6 +46,9 @@ pub struct PartResult {
     pub when: String,
     /// What went wrong.
     pub faults: Vec<String>,
+    /// Logins that hung by stock's fault.
+    #[serde(default)]
+    pub hung: Hung,
     /// [`Part::Measured`].
     pub measured: serde_json::Value,
 }
