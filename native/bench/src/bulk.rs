@@ -12,6 +12,7 @@ use crate::plot::{Axis, Bar, Bars, Group, Ink};
 use crate::rig::{Setup, Site};
 use crate::section::{Cell, Section, Table};
 use crate::side::{BOTH, BySide, Side};
+use crate::watch::Cpu;
 
 /// Connections at a time.
 const CONNECTIONS: [u32; 2] = [1, 1000];
@@ -85,10 +86,7 @@ fn move_bytes(
     direction: Direction,
 ) -> Result<Report> {
     let address = site.address("bulk")?.to_string();
-    let pids: Vec<String> = std::iter::once(site.pid())
-        .chain(site.ecm_pids())
-        .map(|pid| pid.to_string())
-        .collect();
+    let pids: Vec<String> = site.pids().iter().map(u32::to_string).collect();
     let connections = connections.to_string();
     let mut args = vec![
         "bulk",
@@ -126,32 +124,12 @@ fn megabytes(reports: &[Report]) -> Figure {
         .collect()
 }
 
-/// Seconds of CPU for 10^9 bytes, of some of the processes: the first is ejabberd, the others are ECMs.
-fn per_gigabyte(reports: &[Report], of: impl Fn(&Report) -> f64) -> Figure {
+/// Seconds of CPU for 10^9 bytes.
+fn per_gigabyte(reports: &[Report], of: impl Fn(&Cpu) -> f64) -> Figure {
     reports
         .iter()
-        .map(|report| of(report) * 1e9 / report.bytes.max(1) as f64)
+        .map(|report| of(&Cpu::from(&report.window)) * 1e9 / report.bytes.max(1) as f64)
         .collect()
-}
-
-fn ejabberd(reports: &[Report]) -> Figure {
-    per_gigabyte(reports, |report| {
-        report.window.server_cpu.first().copied().unwrap_or(0.0)
-    })
-}
-
-fn ecm(reports: &[Report]) -> Figure {
-    per_gigabyte(reports, |report| {
-        report.window.server_cpu.iter().skip(1).sum()
-    })
-}
-
-fn both(reports: &[Report]) -> Figure {
-    per_gigabyte(reports, |report| report.window.server_cpu.iter().sum())
-}
-
-fn generator(reports: &[Report]) -> Figure {
-    per_gigabyte(reports, |report| report.window.generator_cpu)
 }
 
 fn fairness(reports: &[Report]) -> Figure {
@@ -185,7 +163,7 @@ fn table(rows: &[Row]) -> Table {
         for side in BOTH {
             let reports = &row.found[&side];
             let only_ecm = if side == Side::Megaphone {
-                Cell::from(ecm(reports))
+                Cell::from(per_gigabyte(reports, |cpu| cpu.edge))
             } else {
                 Cell::from("–")
             };
@@ -193,10 +171,10 @@ fn table(rows: &[Row]) -> Table {
                 Cell::from(label(row)),
                 Cell::from(side.to_string()),
                 megabytes(reports).into(),
-                ejabberd(reports).into(),
+                per_gigabyte(reports, |cpu| cpu.ejabberd).into(),
                 only_ecm,
-                both(reports).into(),
-                generator(reports).into(),
+                per_gigabyte(reports, Cpu::both).into(),
+                per_gigabyte(reports, |cpu| cpu.generator).into(),
                 fairness(reports).into(),
             ]);
         }
@@ -208,10 +186,10 @@ fn table(rows: &[Row]) -> Table {
             Cell::from(label(row)),
             Cell::from("*megaphone beside stock*"),
             beside(megabytes),
-            beside(ejabberd),
+            beside(|reports: &[Report]| per_gigabyte(reports, |cpu| cpu.ejabberd)),
             Cell::from(""),
-            beside(both),
-            beside(generator),
+            beside(|reports: &[Report]| per_gigabyte(reports, Cpu::both)),
+            beside(|reports: &[Report]| per_gigabyte(reports, |cpu| cpu.generator)),
             beside(fairness),
         ]);
     }
@@ -242,10 +220,19 @@ fn cpu(rows: &[Row]) -> Bars {
     let group = |row: &Row| Group {
         label: label(row),
         bars: vec![
-            Bar::plain(Ink::Stock, &ejabberd(&row.found[&Side::Stock])),
+            Bar::plain(
+                Ink::Stock,
+                &per_gigabyte(&row.found[&Side::Stock], |cpu| cpu.ejabberd),
+            ),
             Bar::stack(&[
-                (Ink::Megaphone, &ejabberd(&row.found[&Side::Megaphone])),
-                (Ink::Ecm, &ecm(&row.found[&Side::Megaphone])),
+                (
+                    Ink::Megaphone,
+                    &per_gigabyte(&row.found[&Side::Megaphone], |cpu| cpu.ejabberd),
+                ),
+                (
+                    Ink::Ecm,
+                    &per_gigabyte(&row.found[&Side::Megaphone], |cpu| cpu.edge),
+                ),
             ]),
         ],
     };

@@ -15,8 +15,10 @@ use crate::error::{Error, Result};
 use crate::measure::in_turns;
 use crate::part::Part;
 use crate::plot::Ink;
+use crate::requests;
 use crate::rig::{Child, Ecm, Proxy, ProxyKind, StandIn};
 use crate::section::Section;
+use crate::watch::Watch;
 
 /// Kept-alive connections that send requests.
 const CONNECTIONS: [u32; 2] = [64, 1000];
@@ -155,34 +157,12 @@ fn ask(
     backend: &StandIn,
     connections: u32,
 ) -> Result<Report> {
-    let url = edge.url();
-    let edge_pids = edge.pids()?;
-    let pids: Vec<String> = std::iter::once(&backend.pid())
-        .chain(&edge_pids)
-        .map(u32::to_string)
-        .collect();
-    let connections = connections.to_string();
-    let mut args = vec!["http", &url, "--connections", &connections];
-    args.extend([
-        "--for",
-        bench.pick("3s", "400ms"),
-        "--warm-up",
-        bench.pick("600ms", "100ms"),
-    ]);
-    pids.iter()
-        .for_each(|pid| args.extend(["--server-pid", pid]));
+    let edges = edge.pids()?;
+    let pids = [&[backend.pid()], &edges[..]].concat();
     let name = format!("edge-{connections}-{}", kind.name());
-    let watch = crate::watch::Watch::begin(bench, &name, &[backend.pid()], &edge_pids, None)?;
-    let report: Report = bench.load(&args)?;
-    watch.end(report.window.generator_cpu)?;
-    if !report.errors.is_empty() {
-        bench.fault(format!(
-            "{} at {connections} connections: {:?}",
-            kind.name(),
-            report.errors
-        ));
-    }
-    Ok(report)
+    let watch = Watch::begin(bench, &name, &pids[..1], &edges, None)?;
+    let url = edge.url();
+    requests::ask(bench, kind.name(), &url, connections, None, &pids, watch)
 }
 
 /// Memory of an edge of its own, with few idle connections and with many.

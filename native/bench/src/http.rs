@@ -11,9 +11,11 @@ use crate::figure::{Figure, count, number};
 use crate::measure::in_turns;
 use crate::part::Part;
 use crate::plot::{Axis, Bar, Bars, Group, Ink, Lines, Series};
+use crate::requests::{self, per_million, rates};
 use crate::rig::{Setup, Site};
 use crate::section::{Cell, Section, Table};
 use crate::side::{ALL, BOTH, BySide, Side};
+use crate::watch::Cpu;
 
 /// Kept-alive connections.
 const CONNECTIONS: [u32; 3] = [1, 64, 1000];
@@ -87,67 +89,10 @@ requests at once.";
 /// One window.
 fn ask(bench: &Bench, site: &Site, connections: u32, rate: Option<f64>) -> Result<Report> {
     let url = format!("http://{}/ok", site.address("http")?);
-    let pids: Vec<String> = std::iter::once(site.pid())
-        .chain(site.ecm_pids())
-        .map(|pid| pid.to_string())
-        .collect();
-    let (connections, rate) = (connections.to_string(), rate.map(|rate| rate.to_string()));
-    let mut args = vec!["http", &url, "--connections", &connections];
-    args.extend([
-        "--for",
-        bench.pick("3s", "400ms"),
-        "--warm-up",
-        bench.pick("600ms", "100ms"),
-    ]);
-    pids.iter()
-        .for_each(|pid| args.extend(["--server-pid", pid]));
-    if let Some(rate) = &rate {
-        args.extend(["--rate", rate]);
-    }
     let kind = if rate.is_some() { "open" } else { "closed" };
     let watch = site.watch(bench, &format!("http-{connections}-{kind}"))?;
-    let report: Report = bench.load(&args)?;
-    watch.end(report.window.generator_cpu)?;
-    if !report.errors.is_empty() {
-        bench.fault(format!(
-            "{} at {connections} connections: {:?}",
-            site.side(),
-            report.errors
-        ));
-    }
-    Ok(report)
-}
-
-fn rates(reports: &[Report]) -> Figure {
-    reports.iter().map(|report| report.per_second).collect()
-}
-
-/// Seconds per million requests of some of the processes watched: the first is ejabberd, the others are ECMs.
-fn per_million(reports: &[Report], of: impl Fn(&Report) -> f64) -> Figure {
-    reports
-        .iter()
-        .map(|report| of(report) * 1e6 / report.answered.max(1) as f64)
-        .collect()
-}
-
-fn ejabberd(reports: &[Report]) -> Figure {
-    per_million(reports, |report| {
-        report.window.server_cpu.first().copied().unwrap_or(0.0)
-    })
-}
-
-fn ecm(reports: &[Report]) -> Figure {
-    per_million(reports, |report| {
-        report.window.server_cpu.iter().skip(1).sum()
-    })
-}
-
-fn both(reports: &[Report]) -> Figure {
-    per_million(reports, |report| report.window.server_cpu.iter().sum())
-}
-
-fn generator(reports: &[Report]) -> Figure {
-    per_million(reports, |report| report.window.generator_cpu)
+    let who = site.side().to_string();
+    requests::ask(bench, &who, &url, connections, rate, &site.pids(), watch)
 }
 
 fn percentile(reports: &[Report], of: impl Fn(&Report) -> u64) -> Figure {
@@ -173,7 +118,7 @@ fn table(measured: &Measured) -> Table {
         for side in ALL {
             let (closed, open) = (&row.closed[&side], &row.open[&side]);
             let only_ecm = if side == Side::Megaphone {
-                Cell::from(ecm(closed))
+                Cell::from(per_million(closed, |cpu| cpu.edge))
             } else {
                 Cell::from("–")
             };
@@ -181,10 +126,10 @@ fn table(measured: &Measured) -> Table {
                 Cell::from(count(*connections)),
                 Cell::from(side.to_string()),
                 rates(closed).into(),
-                ejabberd(closed).into(),
+                per_million(closed, |cpu| cpu.ejabberd).into(),
                 only_ecm,
-                both(closed).into(),
-                generator(closed).into(),
+                per_million(closed, Cpu::both).into(),
+                per_million(closed, |cpu| cpu.generator).into(),
                 Cell::from(number(open[0].rate.unwrap_or(0.0))),
                 percentile(open, |report| report.latency.p50).into(),
                 percentile(open, |report| report.latency.p99).into(),
@@ -227,10 +172,16 @@ fn compared(connections: u32, row: &Row) -> [Cell; 11] {
         Cell::from(count(connections)),
         Cell::from("*megaphone beside stock*"),
         beside(&row.closed, &rates),
-        beside(&row.closed, &ejabberd),
+        beside(&row.closed, &|reports: &[Report]| {
+            per_million(reports, |cpu| cpu.ejabberd)
+        }),
         Cell::from(""),
-        beside(&row.closed, &both),
-        beside(&row.closed, &generator),
+        beside(&row.closed, &|reports: &[Report]| {
+            per_million(reports, Cpu::both)
+        }),
+        beside(&row.closed, &|reports: &[Report]| {
+            per_million(reports, |cpu| cpu.generator)
+        }),
         Cell::from(""),
         beside(&row.open, &|reports| {
             percentile(reports, |report| report.latency.p50)
@@ -251,12 +202,24 @@ fn cpu(measured: &Measured) -> Bars {
             more => format!("{} connections", count(*more)),
         },
         bars: vec![
-            Bar::plain(Ink::Stock, &ejabberd(&row.closed[&Side::Stock])),
+            Bar::plain(
+                Ink::Stock,
+                &per_million(&row.closed[&Side::Stock], |cpu| cpu.ejabberd),
+            ),
             Bar::stack(&[
-                (Ink::Megaphone, &ejabberd(&row.closed[&Side::Megaphone])),
-                (Ink::Ecm, &ecm(&row.closed[&Side::Megaphone])),
+                (
+                    Ink::Megaphone,
+                    &per_million(&row.closed[&Side::Megaphone], |cpu| cpu.ejabberd),
+                ),
+                (
+                    Ink::Ecm,
+                    &per_million(&row.closed[&Side::Megaphone], |cpu| cpu.edge),
+                ),
             ]),
-            Bar::plain(Ink::Floor, &ejabberd(&row.closed[&Side::Floor])),
+            Bar::plain(
+                Ink::Floor,
+                &per_million(&row.closed[&Side::Floor], |cpu| cpu.ejabberd),
+            ),
         ],
     };
     Bars {

@@ -29,6 +29,7 @@ pub mod part;
 pub mod parts;
 pub mod plot;
 pub mod profile;
+pub mod requests;
 pub mod rig;
 pub mod search;
 pub mod section;

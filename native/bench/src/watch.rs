@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use megaphone_load::generator::Window;
 use megaphone_load::usage::Usage;
 use serde::{Deserialize, Serialize};
 
@@ -31,6 +32,19 @@ impl Cpu {
     /// The generator's part of all that was used.
     pub fn generator_share(&self) -> f64 {
         self.generator / (self.both() + self.generator).max(f64::MIN_POSITIVE)
+    }
+}
+
+/// As a generator measured it, whose `--server-pid`s were ejabberd's and then the edge's.
+impl From<&Window> for Cpu {
+    fn from(window: &Window) -> Self {
+        let (ejabberd, edge) = window.server_cpu.split_at(window.server_cpu.len().min(1));
+        Self {
+            ejabberd: ejabberd.iter().sum(),
+            edge: edge.iter().sum(),
+            generator: window.generator_cpu,
+            seconds: window.seconds,
+        }
     }
 }
 

@@ -24,6 +24,11 @@ pub use counts::{Chatter, Logins, Progress};
 /// Errors by kind, with how often each was seen.
 pub type Errors = BTreeMap<String, u64>;
 
+/// How many there were of all kinds.
+pub fn total(errors: &Errors) -> u64 {
+    errors.values().sum()
+}
+
 /// What a fleet is.
 #[derive(Debug, Clone)]
 pub struct Options {

@@ -1,10 +1,9 @@
 //! How part 7 is shown.
 
-use megaphone_load::http::Report;
-
 use crate::edge::{KINDS, Kind, Measured, Slope};
 use crate::figure::{Figure, count};
 use crate::plot::{Axis, Bar, Bars, Group, Ink};
+use crate::requests::{per_million, rates};
 use crate::section::{Cell, Section, Table};
 
 const TEXT: &str = "\
@@ -26,29 +25,6 @@ pub fn section(measured: &Measured) -> Section {
         .plot(cpu(measured))
         .plot(memory(measured));
     section
-}
-
-fn rates(reports: &[Report]) -> Figure {
-    reports.iter().map(|report| report.per_second).collect()
-}
-
-fn per_million(reports: &[Report], of: impl Fn(&Report) -> f64) -> Figure {
-    reports
-        .iter()
-        .map(|report| of(report) * 1e6 / report.answered.max(1) as f64)
-        .collect()
-}
-
-fn edge_cpu(reports: &[Report]) -> Figure {
-    per_million(reports, |report| {
-        report.window.server_cpu.iter().skip(1).sum()
-    })
-}
-
-fn backend_cpu(reports: &[Report]) -> Figure {
-    per_million(reports, |report| {
-        report.window.server_cpu.first().copied().unwrap_or(0.0)
-    })
 }
 
 fn bytes(measured: &Measured, kind: Kind, of: impl Fn(&Slope) -> [u64; 2]) -> Option<Figure> {
@@ -84,9 +60,9 @@ fn table(measured: &Measured) -> Table {
             cells.push(if kind == Kind::None {
                 Cell::from("–")
             } else {
-                edge_cpu(reports).into()
+                per_million(reports, |cpu| cpu.edge).into()
             });
-            cells.push(backend_cpu(reports).into());
+            cells.push(per_million(reports, |cpu| cpu.ejabberd).into());
         }
         cells.push(bytes(measured, kind, |slope| slope.rss).as_ref().into());
         cells.push(bytes(measured, kind, |slope| slope.pss).as_ref().into());
@@ -107,8 +83,14 @@ fn compared(measured: &Measured, other: Kind) -> Vec<Cell> {
     for found in measured.requests.values() {
         let (ours, theirs) = (&found[&Kind::Ecm], &found[&other]);
         cells.push(words(&rates(ours), &rates(theirs)));
-        cells.push(words(&edge_cpu(ours), &edge_cpu(theirs)));
-        cells.push(words(&backend_cpu(ours), &backend_cpu(theirs)));
+        cells.push(words(
+            &per_million(ours, |cpu| cpu.edge),
+            &per_million(theirs, |cpu| cpu.edge),
+        ));
+        cells.push(words(
+            &per_million(ours, |cpu| cpu.ejabberd),
+            &per_million(theirs, |cpu| cpu.ejabberd),
+        ));
     }
     for of in [|slope: &Slope| slope.rss, |slope: &Slope| slope.pss] {
         let both = (bytes(measured, Kind::Ecm, of), bytes(measured, other, of));
@@ -125,7 +107,7 @@ fn cpu(measured: &Measured) -> Bars {
         label: format!("{} connections", count(*connections)),
         bars: KINDS[1..]
             .iter()
-            .map(|kind| Bar::plain(kind.ink(), &edge_cpu(&found[kind])))
+            .map(|kind| Bar::plain(kind.ink(), &per_million(&found[kind], |cpu| cpu.edge)))
             .collect(),
     });
     Bars {

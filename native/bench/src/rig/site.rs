@@ -105,6 +105,11 @@ impl Site {
         }
     }
 
+    /// The process ids of the server and then of its ECMs.
+    pub fn pids(&self) -> Vec<u32> {
+        [&[self.pid()], &self.ecm_pids()[..]].concat()
+    }
+
     /// The Erlang node; none of the stand-in.
     pub fn beam(&self) -> Option<&Beam> {
         match &self.kind {

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::account::Accounts;
-use crate::fleet::{Chatter, Errors, Logins, Options};
+use crate::fleet::{Chatter, Errors, Logins, Options, total};
 use crate::users::Args;
 use crate::users::server::{Cost, Memory};
 
@@ -135,21 +135,17 @@ impl Report {
 impl Step {
     fn count_faults(&self) -> u64 {
         let fell_out = [&self.logins.errors, &self.hold.errors, &self.faults];
-        let fell_out: u64 = fell_out.iter().map(|errors| sum(errors)).sum();
+        let fell_out: u64 = fell_out.iter().map(|errors| total(errors)).sum();
         let chatter = self.chatter.as_ref().map_or(0, |chatter| {
             chatter.lost
                 + chatter.doubled
                 + chatter.disordered
                 + chatter.damaged
                 + chatter.unsent
-                + sum(&chatter.errors)
+                + total(&chatter.errors)
         });
         fell_out + chatter
     }
-}
-
-fn sum(errors: &Errors) -> u64 {
-    errors.values().sum()
 }
 
 impl Slope {

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::fleet::{Fleet, Options, Progress};
+use crate::fleet::{Fleet, Options, Progress, total};
 use crate::users::Args;
 use crate::users::progress::Line;
 use crate::users::report::{Generator, Hold, Report, Step};
@@ -96,7 +96,7 @@ impl<'a> Load<'a> {
             if rest.is_zero() {
                 break;
             }
-            let failed = hold.errors.values().sum();
+            let failed = total(&hold.errors);
             self.line(|line| {
                 line.say(&Progress {
                     online,

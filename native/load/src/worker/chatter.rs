@@ -15,7 +15,7 @@ use std::mem;
 use fastrand::Rng;
 
 use crate::clock;
-use crate::fleet::Errors;
+use crate::fleet::{Errors, total};
 use crate::ledger::{Ledger, Verdict};
 use crate::pace::Pace;
 use crate::socket::Traffic;
@@ -251,7 +251,7 @@ impl Task for Chatter {
         self.recent.clear();
         Tick {
             online: crowd.online(),
-            failed: self.count.errors.values().sum(),
+            failed: total(&self.count.errors),
             counts: self.ledger.counts(),
             latency,
         }

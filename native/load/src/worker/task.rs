@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 use crate::clock;
-use crate::fleet::Errors;
+use crate::fleet::total;
 use crate::pace::Pace;
 use crate::tally::Tally;
 use crate::wire::{Answer, LoginCount, Tick};
@@ -186,15 +186,11 @@ impl Task for LogIn {
         self.recent.clear();
         Tick {
             online: crowd.online(),
-            failed: failures(&self.count.errors),
+            failed: total(&self.count.errors),
             latency,
             ..Tick::default()
         }
     }
-}
-
-fn failures(errors: &Errors) -> u64 {
-    errors.values().sum()
 }
 
 /// Users log out.
@@ -293,6 +289,6 @@ mod tests {
         assert!(success > failure);
         task.gone(1, failed());
         assert_eq!(task.count.end, success);
-        assert_eq!((task.pending, failures(&task.count.errors)), (0, 2));
+        assert_eq!((task.pending, total(&task.count.errors)), (0, 2));
     }
 }
