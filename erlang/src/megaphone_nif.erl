@@ -14,15 +14,38 @@
 -export([recv/2, recv_item/1, cancel_recv/2, unrecv/2, send/2, send_large/2, send_raw/2, send_timed_out/2,
          shutdown/3, close/1, close/2, set_draining/1, abort/2, hand_over/1, set_owner/3, watch/2, set_active/2,
          setopts/2, getopts/2, getstat/2, addresses/1, conn_id/1, conn_info/1]).
+%% HTTP requests and WebSocket messages of a connection
+-export([http_service/1, http_start/2, http_request/1, http_reply/3, http_hold/3, http_detach/1,
+         ws_start/3, ws_next/1, ws_send/2, ws_close/3]).
 %% HTTP without a connection
 -export([decode_packet/2, decode_head/2]).
 
--export_type([handshake/0, link/0, conn/0, close_reason/0, link_options/0]).
+-export_type([handshake/0, link/0, conn/0, close_reason/0, link_options/0, http_service/0,
+              http_limits/0, http_request/0]).
 
 -type handshake() :: reference().
 -type link() :: reference().
 -type conn() :: reference().
 -type token() :: pos_integer().
+-type http_service() :: reference().
+%% What a service puts up with; times in milliseconds, sizes in bytes. Lengths of the head are
+%% bounded by limits.rs.
+-type http_limits() ::
+        #{key := term(),                         % of the news; a small integer
+          head_timeout := pos_integer(),         % from a request's first byte to the end of its head
+          body_timeout := pos_integer(),         % without so much as 1 kB more of a body
+          idle_timeout := pos_integer(),         % between two requests
+          send_timeout := pos_integer(),         % in which the client takes nothing of an answer
+          max_body := pos_integer()}.            % of a body that is given whole
+%% A request as `#request{}' wants it. `Path' is decoded, split and normalized, `bad' where that
+%% cannot be. `Headers' are the last one first, with names as ejabberd_http normalizes them.
+-type http_request() ::
+        {Method :: atom() | binary(), Version :: {1, 0 | 1}, RawPath :: binary() | other,
+         Path :: [binary()] | bad, Query :: [{binary() | nokey, binary()}],
+         Headers :: [{atom() | binary(), binary()}],
+         Host :: {binary(), inet:port_number() | undefined} | undefined | error,
+         Lang :: binary(), Length :: non_neg_integer(), Data :: binary(),
+         KeepAlive :: boolean(), Upgrade :: boolean()}.
 -type close_reason() :: normal | client_closed | server_closed | idle | timeout | refused | limit
                       | protocol_error | overload | link_lost | shutdown | internal.
 -type handshake_options() ::
@@ -33,6 +56,7 @@
           resume_buffer := non_neg_integer(), max_buffered := pos_integer(),
           idle_timeout := pos_integer() | nil, peer := term(), local := term()}.
 -type news() :: {open, conn(), Service :: binary() | undefined, Id :: non_neg_integer()}
+              | {request, conn(), Key :: term()}
               | {reset, Id :: non_neg_integer(), Text :: binary()}
               | {pong, Word :: binary()}
               | {goaway, Reason :: binary(), RetryAfter :: non_neg_integer() | nil,
@@ -246,6 +270,59 @@ conn_id(_Conn) -> not_loaded().
 
 -spec conn_info(conn()) -> [{atom(), term()}].
 conn_info(_Conn) -> not_loaded().
+
+%% @doc What connections of one service share.
+-spec http_service(http_limits()) -> http_service().
+http_service(_Limits) -> not_loaded().
+
+%% @doc Makes a connection that was just opened speak HTTP/1: its requests are collected here, and
+%% the link's receiver is told of each ({@link feed/3}). `request': one is there already.
+-spec http_start(conn(), http_service()) -> ok | request | {error, closed}.
+http_start(_Conn, _Service) -> not_loaded().
+
+%% @doc The request that was told. Its handler is the caller, from now on the connection's owner:
+%% if it dies before it has answered, the client gets a 500 and the connection closes.
+%% The body of a `PUT' is not in it: it is read with {@link recv/2}.
+-spec http_request(conn()) -> {ok, http_request()} | {error, closed}.
+http_request(_Conn) -> not_loaded().
+
+%% @doc Sends the (rest of the) answer and ends the request; any process may. It never blocks: what
+%% the client does not take waits here, up to `send_timeout' without progress. `next': another
+%% request is there, for the caller to serve. With `close' the connection closes behind it.
+-spec http_reply(conn(), iodata(), keep | close) -> idle | next | closed.
+http_reply(_Conn, _Data, _Then) -> not_loaded().
+
+%% @doc Lets go of the request without an answer: it comes later, from any process. The watcher
+%% gets `{'$megaphone_gone', Token}' when the client goes before that.
+-spec http_hold(conn(), Watcher :: pid(), Token :: non_neg_integer()) -> ok | {error, closed}.
+http_hold(_Conn, _Watcher, _Token) -> not_loaded().
+
+%% @doc Makes the connection a plain socket of the calling handler, for good; what is behind the
+%% request's head can be received.
+-spec http_detach(conn()) -> ok | {error, closed}.
+http_detach(_Conn) -> not_loaded().
+
+%% @doc From now on the connection speaks WebSocket (RFC 6455) with its client, and is the owner's:
+%% the 101 has been sent. Intervals in milliseconds, 0 is never. When it is over the owner gets
+%% `{tcp_closed, Socket}', once.
+-spec ws_start(conn(), Owner :: pid(), #{max_message := pos_integer(),
+                                         ping_interval := non_neg_integer(),
+                                         timeout := non_neg_integer()}) -> ok | {error, closed}.
+ws_start(_Conn, _Owner, _Options) -> not_loaded().
+
+%% @doc The next message, text or binary. `wait': the owner gets `{'$megaphone_ws', Message}' when
+%% it has come. Nothing more than the window is read from the client until somebody asks.
+-spec ws_next(conn()) -> {ok, binary()} | wait | closed.
+ws_next(_Conn) -> not_loaded().
+
+%% @doc Sends a text message, as {@link send/2} sends bytes.
+-spec ws_send(conn(), iodata()) ->
+          ok | {wait, token(), timeout()} | {error, closed | einval | enobufs}.
+ws_send(_Conn, _Data) -> not_loaded().
+
+%% @doc Sends a Close frame and closes when the client has answered, or has not for 5 s.
+-spec ws_close(conn(), Code :: 1000..4999, Reason :: binary()) -> ok.
+ws_close(_Conn, _Code, _Reason) -> not_loaded().
 
 %% @doc As `erlang:decode_packet(Type, Bin, [])', with the differences that docs/http.md lists.
 -spec decode_packet(http_type(), binary()) ->
