@@ -27,6 +27,7 @@ pub mod packet;
 pub mod parking;
 mod reason;
 pub mod retained;
+pub mod stanza;
 pub mod table;
 
 use std::sync::atomic;
