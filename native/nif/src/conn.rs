@@ -16,6 +16,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use megaphone_proto::conn::Conn as Flow;
 use megaphone_proto::control::CloseReason;
 use megaphone_proto::frame::ConnectionId;
+use megaphone_proto::wheel::Watch;
 use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
 
 use crate::atoms;
@@ -74,6 +75,8 @@ pub struct State {
     pub watchers: Vec<(LocalPid, u64)>,
     /// `getstat`.
     pub stats: Stats,
+    /// The look at it that is coming, if any.
+    pub watch: Watch,
     /// Bytes held here, as its link's count knows them.
     counted: u32,
 }
@@ -149,6 +152,7 @@ impl Conn {
                 owner: None,
                 watchers: Vec::new(),
                 stats: Stats::default(),
+                watch: Watch::default(),
                 counted: 0,
             }),
         }

@@ -188,6 +188,7 @@ impl<'e> Held<'_, 'e> {
 
     fn off_the_wire(&mut self, reason: CloseReason) {
         self.flow.close();
+        self.unwatch();
         self.conn.link.forget(self.conn.id, reason);
     }
 }

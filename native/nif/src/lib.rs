@@ -23,6 +23,7 @@ mod outbox;
 mod pending;
 mod requests;
 mod sync;
+mod watch;
 
 fn load(env: rustler::Env, _info: rustler::Term) -> bool {
     http_terms::load(env);

@@ -11,6 +11,7 @@ use megaphone_proto::frame::ConnectionId;
 use megaphone_proto::link::Link as Machine;
 use megaphone_proto::parking::Parking;
 use megaphone_proto::table::Table;
+use megaphone_proto::wheel::{Watch, Wheel};
 use rustler::{Env, LocalPid, Resource, ResourceArc};
 
 use crate::atoms;
@@ -22,6 +23,9 @@ use crate::sync::lock;
 /// Seconds for which a closed connection waits for a client that takes nothing: as long as a
 /// parked link is waited for, by default, and as the ECM's own `close_timeout`.
 const LINGER_MAX: u32 = 30;
+
+/// Seconds that a tick counts for, at most: they come each second, unless something stood still.
+const TICK_MAX: u32 = 2;
 
 /// Connections served in one go: ended with their link, or called again after they had to wait.
 const BATCH: usize = 64;
@@ -62,6 +66,10 @@ pub struct Link {
     version: u32,
     max_content: u32,
     clock: AtomicU32,
+    /// Seconds in which clients could be heard: those in which the link was parked do not count.
+    awake: AtomicU32,
+    /// When the connections' fronts are to be looked at, in those seconds.
+    wheel: Mutex<Wheel>,
     /// Connections that have more to hand out than one go allows.
     ready: SegQueue<ResourceArc<Conn>>,
     /// The receiver, as far as `ready` is concerned.
@@ -154,6 +162,8 @@ impl Link {
             max_content: machine.max_content_to_send(),
             machine: Mutex::new(machine),
             clock: AtomicU32::new(0),
+            awake: AtomicU32::new(0),
+            wheel: Mutex::default(),
             ready: SegQueue::new(),
             parking,
             stalled: SegQueue::new(),
@@ -183,6 +193,26 @@ impl Link {
     /// Coarse seconds, set by `tick`.
     pub fn now(&self) -> u32 {
         self.clock.load(Ordering::Relaxed)
+    }
+
+    /// Seconds in which the link was up, set by `tick`: the time of [`Link::watch`].
+    pub fn awake(&self) -> u32 {
+        self.awake.load(Ordering::Relaxed)
+    }
+
+    /// Has a connection's front looked at in second `due` of [`Link::awake`], or sooner. There is
+    /// no lock to take where such a look is coming already.
+    pub fn watch(&self, watch: &mut Watch, id: ConnectionId, due: u32) {
+        if !watch.covers(due) {
+            lock(&self.wheel).watch(watch, id, due);
+        }
+    }
+
+    /// The connection needs no look any more.
+    pub fn unwatch(&self, watch: &mut Watch, id: ConnectionId) {
+        if watch.is_set() {
+            lock(&self.wheel).unwatch(watch, id);
+        }
     }
 
     /// The table of open connections.
@@ -340,11 +370,32 @@ impl Link {
         }
     }
 
+    /// Looks at all whose time has come.
+    fn sweep_watched(&self, env: Env) {
+        let now = self.awake();
+        let mut due = Vec::with_capacity(BATCH);
+        loop {
+            let more = lock(&self.wheel).expire(now, BATCH, &mut due);
+            for id in due.drain(..) {
+                if let Some(conn) = self.get(id) {
+                    hold(&conn, env).look(now);
+                }
+            }
+            if !more {
+                return;
+            }
+        }
+    }
+
     /// Time passes: `now` in seconds of any clock that does not jump.
     pub fn tick(&self, env: Env, now: u32, parked: bool) {
-        self.clock.store(now, Ordering::Relaxed);
+        let before = self.clock.swap(now, Ordering::Relaxed);
         self.sweep_lingering(env);
         if !parked {
+            // A receiver that came late has read nothing meanwhile either.
+            let passed = now.saturating_sub(before).min(TICK_MAX);
+            self.awake.fetch_add(passed, Ordering::Relaxed);
+            self.sweep_watched(env);
             self.sweep_idle(env);
             self.acknowledge(env, Machine::ack_tick);
         }

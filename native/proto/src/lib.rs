@@ -29,6 +29,7 @@ mod reason;
 pub mod retained;
 pub mod stanza;
 pub mod table;
+pub mod wheel;
 
 use std::sync::atomic;
 
