@@ -20,6 +20,7 @@ use megaphone_proto::wheel::Watch;
 use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
 
 use crate::atoms;
+use crate::front::Front;
 use crate::inbox::Inbox;
 use crate::limits;
 use crate::link::Link;
@@ -75,6 +76,8 @@ pub struct State {
     pub watchers: Vec<(LocalPid, u64)>,
     /// `getstat`.
     pub stats: Stats,
+    /// Who its bytes go to, if not to readers.
+    pub front: Front,
     /// The look at it that is coming, if any.
     pub watch: Watch,
     /// Bytes held here, as its link's count knows them.
@@ -113,7 +116,7 @@ pub struct Stats {
 
 #[rustler::resource_impl]
 impl Resource for Conn {
-    /// The owner died: as a port would, the connection closes with it.
+    /// The owner died: as a port would, the connection closes with it, unless its front knows better.
     fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
         // Version 1 may use an id again: only this very connection will do.
         let this = self
@@ -123,7 +126,7 @@ impl Resource for Conn {
         let mut held = self.lock(env, this.as_ref());
         if held.owner.is_some_and(|(owner, _)| owner == pid) {
             held.owner = None;
-            held.close_by_owner();
+            held.front_owner_down();
         }
     }
 }
@@ -152,6 +155,7 @@ impl Conn {
                 owner: None,
                 watchers: Vec::new(),
                 stats: Stats::default(),
+                front: Front::Plain,
                 watch: Watch::default(),
                 counted: 0,
             }),

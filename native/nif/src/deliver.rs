@@ -128,6 +128,9 @@ impl<'e> Held<'_, 'e> {
 
     /// Hands out what can be handed out.
     pub fn pump(&mut self) {
+        if self.has_front() {
+            return self.front_pump();
+        }
         for _ in 0..SERVE_MAX {
             if !self.is_open() || !self.serve_one() {
                 self.give_credit();

@@ -73,7 +73,7 @@ impl<'e> Held<'_, 'e> {
             self.phase = Phase::Closed(reason);
         } else if self.is_open() {
             self.inbox.ended = Some(reason);
-            self.pump();
+            self.pump_end();
         }
     }
 
@@ -94,9 +94,18 @@ impl<'e> Held<'_, 'e> {
         self.leave_if_both_ended();
         if self.is_open() {
             self.inbox.ended = Some(CloseReason::Normal);
-            self.pump();
+            self.pump_end();
         }
         Ok(())
+    }
+
+    /// Lets whoever reads come to the end.
+    fn pump_end(&mut self) {
+        if self.has_front() {
+            self.front_ended();
+        } else {
+            self.pump();
+        }
     }
 
     /// `shutdown(read)`: what is there can be read, what still comes is dropped.
@@ -137,6 +146,7 @@ impl<'e> Held<'_, 'e> {
 
     /// The Erlang side of closing.
     fn close_socket(&mut self) {
+        self.front_closed();
         self.options.active = Active::False;
         self.inbox.clear();
         self.fail_readers(atoms::closed());

@@ -126,6 +126,8 @@ impl Held<'_, '_> {
             self.leave(reason);
         } else if pending.then_end {
             self.send_end();
+        } else {
+            self.front_flushed();
         }
     }
 

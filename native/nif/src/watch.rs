@@ -33,9 +33,4 @@ impl Held<'_, '_> {
             self.watch_at(due);
         }
     }
-
-    /// What the time means to the front; when to look again.
-    fn front_tick(&mut self, _now: u32) -> Option<u32> {
-        None
-    }
 }
