@@ -10,17 +10,23 @@ mod framing;
 mod head;
 mod line;
 mod name;
+mod query;
 mod reader;
 mod request;
+mod target;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use body::{BodyDecoder, BodyError, BodyPiece};
 pub use framing::BodyFraming;
 pub use head::{Head, parse_head};
 pub use name::{FORMATTED_MAX, KNOWN_HEADERS, Name};
+pub use query::pairs;
 pub use reader::{HttpReader, Step};
 pub use request::{KNOWN_METHODS, Method, Scheme, Uri};
+pub use target::{BadEscape, segments, split_target};
+pub use values::{capitalize, first_language, has_word, host};
 
 /// One part of a head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
