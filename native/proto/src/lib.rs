@@ -30,6 +30,7 @@ pub mod retained;
 pub mod stanza;
 pub mod table;
 pub mod wheel;
+pub mod ws;
 
 use std::sync::atomic;
 

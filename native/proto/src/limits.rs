@@ -118,3 +118,11 @@ pub const PACKET_MAX: usize = 64 * 1024 * 1024;
 /// Bytes that a buffer may pin beside twice its content. Below this, giving memory back would
 /// cost more copying than it saves: most stanzas and HTTP heads are smaller.
 pub const BUFFER_SLACK: usize = 1024;
+
+/// Fragments that a WebSocket message may come in, however small they are. Few clients fragment,
+/// and those do so by the kilobyte.
+pub const WS_FRAGMENTS_FREE: usize = 1024;
+
+/// Bytes that fragments beyond those must have on average, so that empty ones cannot go on for
+/// ever. (Autobahn's test suite sends 64 bytes each.)
+pub const WS_FRAGMENT_MEAN: usize = 16;
