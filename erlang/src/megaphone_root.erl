@@ -12,6 +12,7 @@
 %%       megaphone_link_acceptor      only for megaphone:listen/2
 %%       megaphone_edge               only with `ecm:'
 %%       megaphone_links              the links: a receiver each
+%%   megaphone_xmpp                   keeps our handler among ejabberd's
 %%   megaphone_drain                  ends connections of links that go
 %% '''
 %%
@@ -75,6 +76,8 @@ init(root) ->
              start => {supervisor, start_link,
                        [{local, ?LISTENERS}, ?MODULE, listeners]},
              type => supervisor},
+          #{id => xmpp,
+            start => {megaphone_xmpp, start_link, []}},
           #{id => drain,
             start => {megaphone_drain, start_link, []}}]}};
 init(listeners) ->
