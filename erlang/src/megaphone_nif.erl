@@ -17,6 +17,8 @@
 %% HTTP requests and WebSocket messages of a connection
 -export([http_service/1, http_start/2, http_request/1, http_reply/3, http_hold/3, http_detach/1,
          ws_start/3, ws_next/1, ws_send/2, ws_close/3]).
+%% stanzas of an XML stream
+-export([stream_start/3, stream_next/1, stream_restart/1]).
 %% HTTP without a connection
 -export([decode_packet/2, decode_head/2]).
 
@@ -62,6 +64,10 @@
               | {goaway, Reason :: binary(), RetryAfter :: non_neg_integer() | nil,
                  Within :: non_neg_integer() | nil}
               | {peer_error, Code :: binary(), Text :: binary()}.
+%% What {@link stream_next/1} gives: the stream's start tag, a stanza, text between stanzas, the
+%% stream's end tag, or why there will be no more.
+-type piece() :: {header | stanza | text | finish, binary()}
+               | {error, too_big | document_type | not_well_formed}.
 -type active() :: boolean() | once | -32768..32767.
 -type http_type() :: http | http_bin | httph | httph_bin.
 
@@ -323,6 +329,20 @@ ws_send(_Conn, _Data) -> not_loaded().
 %% @doc Sends a Close frame and closes when the client has answered, or has not for 5 s.
 -spec ws_close(conn(), Code :: 1000..4999, Reason :: binary()) -> ok.
 ws_close(_Conn, _Code, _Reason) -> not_loaded().
+
+%% @doc From now on the connection's bytes are an XML stream (RFC 6120), cut into pieces of at most
+%% `MaxStanza' bytes for `Owner'. When it is over the owner gets `{tcp_closed, Socket}', once.
+-spec stream_start(conn(), Owner :: pid(), MaxStanza :: pos_integer()) -> ok | {error, closed}.
+stream_start(_Conn, _Owner, _MaxStanza) -> not_loaded().
+
+%% @doc The next piece. `wait': the owner gets `{'$megaphone_stream', Piece}' when it is whole.
+%% Nothing more than the window is read from the client until somebody asks.
+-spec stream_next(conn()) -> {ok, piece()} | wait | closed.
+stream_next(_Conn) -> not_loaded().
+
+%% @doc The client is to begin the stream again, as it does behind SASL: a header comes next.
+-spec stream_restart(conn()) -> ok.
+stream_restart(_Conn) -> not_loaded().
 
 %% @doc As `erlang:decode_packet(Type, Bin, [])', with the differences that docs/http.md lists.
 -spec decode_packet(http_type(), binary()) ->

@@ -23,6 +23,9 @@ rustler::atoms! {
     // HTTP
     http_request, http_header, http_eoh, http_error, abs_path, absolute_uri = "absoluteURI",
     scheme, https, star = "*",
+    // XML streams
+    stream_message = "$megaphone_stream", stanza, text, finish, too_big, document_type,
+    not_well_formed,
     // info
     id, link, state, reason, owner, peer, local, version, name, connections, received,
     sent, queued, waiting, peer_name, unknown_verbs, dropped, retained, limits, max, now, hits,

@@ -273,6 +273,11 @@ impl<'e> Held<'_, 'e> {
             true => 0,
             false => u32::try_from(self.inbox.buffer.len()).unwrap_or(u32::MAX),
         };
+        self.give_credit_but(keep);
+    }
+
+    /// Gives the far side credit for all but the last `keep` bytes that are here.
+    pub fn give_credit_but(&mut self, keep: u32) {
         if self.inbox.held > keep {
             let taken = self.inbox.held - keep;
             self.inbox.held = keep;

@@ -203,6 +203,7 @@ impl<'e> Held<'_, 'e> {
     }
 }
 
-fn closed_message<'e>(env: rustler::Env<'e>, socket: Term<'e>) -> Term<'e> {
+/// `{tcp_closed, Socket}`.
+pub fn closed_message<'e>(env: rustler::Env<'e>, socket: Term<'e>) -> Term<'e> {
     (atoms::tcp_closed(), socket).encode(env)
 }

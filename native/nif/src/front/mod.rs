@@ -14,10 +14,12 @@
 //! | `closed` | the connection is over; the front is dropped after this |
 
 pub mod http;
+pub mod stream;
 pub mod ws;
 
 use crate::conn::Held;
 use http::Http;
+use stream::Stream;
 use ws::Ws;
 
 /// The front of a connection. There are a million of them, nearly all idle: what exists only while
@@ -31,6 +33,8 @@ pub enum Front {
     Http(Http),
     /// Messages of a WebSocket.
     Ws(Ws),
+    /// Stanzas of an XML stream.
+    Stream(Stream),
 }
 
 impl Held<'_, '_> {
@@ -45,6 +49,7 @@ impl Held<'_, '_> {
             Front::Plain => {}
             Front::Http(_) => self.http_pump(),
             Front::Ws(_) => self.ws_pump(),
+            Front::Stream(_) => self.stream_pump(),
         }
     }
 
@@ -55,13 +60,14 @@ impl Held<'_, '_> {
             Front::Plain => {}
             Front::Http(_) => self.http_ended(),
             Front::Ws(_) => self.ws_ended(),
+            Front::Stream(_) => self.stream_ended(),
         }
     }
 
     /// What the time (seconds of `Link::awake`) means to the front; when to look again.
     pub fn front_tick(&mut self, now: u32) -> Option<u32> {
         match self.front {
-            Front::Plain => None,
+            Front::Plain | Front::Stream(_) => None,
             Front::Http(_) => self.http_tick(now),
             Front::Ws(_) => self.ws_tick(now),
         }
@@ -70,7 +76,7 @@ impl Held<'_, '_> {
     /// All that was sent has left the connection.
     pub fn front_flushed(&mut self) {
         match self.front {
-            Front::Plain => {}
+            Front::Plain | Front::Stream(_) => {}
             Front::Http(_) => self.http_flushed(),
             Front::Ws(_) => self.ws_flushed(),
         }
@@ -79,7 +85,7 @@ impl Held<'_, '_> {
     /// The owner has died; a plain socket closes with it.
     pub fn front_owner_down(&mut self) {
         match self.front {
-            Front::Plain => self.close_by_owner(),
+            Front::Plain | Front::Stream(_) => self.close_by_owner(),
             Front::Http(_) => self.http_owner_down(),
             Front::Ws(_) => self.ws_owner_down(),
         }
@@ -91,6 +97,7 @@ impl Held<'_, '_> {
             Front::Plain => {}
             Front::Http(http) => self.http_closed(http),
             Front::Ws(ws) => self.ws_closed(ws),
+            Front::Stream(stream) => self.stream_closed(&stream),
         }
     }
 }

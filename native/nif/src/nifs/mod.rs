@@ -6,6 +6,7 @@ mod handshake;
 mod http;
 mod links;
 mod sockets;
+mod stream;
 
 use std::str::FromStr;
 
