@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::hung::Hung;
+use crate::rig::Front;
 
 /// How it was asked to measure.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub struct Options {
     pub profile: bool,
     /// Which of Debian's ejabberds.
     pub ejabberd: String,
+    /// The module that serves HTTP on megaphone's side.
+    pub front: Front,
 }
 
 /// What a part measures with: options, programs, a directory, and a place to say what went wrong.
@@ -40,6 +43,8 @@ pub struct Bench {
     pub erl_libs: String,
     /// The compiled `bench/*.erl`.
     pub beams: PathBuf,
+    /// megaphone's application as it was when this began: who builds anew meanwhile disturbs nothing but the clock.
+    pub built: PathBuf,
     faults: RefCell<Vec<String>>,
     hung: Cell<Hung>,
 }
@@ -57,6 +62,7 @@ impl Bench {
         }
         let mut bench = Self {
             beams: dir.join("beams"),
+            built: dir.join("lib/megaphone"),
             options,
             root,
             dir,
@@ -67,11 +73,8 @@ impl Bench {
         };
         let ejabberd =
             bench.output(Command::new("scripts/ejabberd").arg(&bench.options.ejabberd))?;
-        bench.erl_libs = format!(
-            "{}:{}",
-            ejabberd.trim(),
-            bench.root.join("_build/default/lib").display()
-        );
+        bench.erl_libs = format!("{}:{}", ejabberd.trim(), bench.dir.join("lib").display());
+        bench.copy()?;
         bench.compile()?;
         Ok(bench)
     }
@@ -165,6 +168,17 @@ impl Bench {
             return Err(Error(format!("{what}: {}: {}", output.status, said.trim())));
         }
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn copy(&self) -> Result<()> {
+        let from = self.root.join("_build/default/lib/megaphone");
+        std::fs::create_dir_all(&self.built)?;
+        // `priv` is a link where rebar3 has made it.
+        let mut copy = Command::new("cp");
+        copy.arg("-rL")
+            .args([from.join("ebin"), from.join("priv")])
+            .arg(&self.built);
+        self.output(&mut copy).map(drop)
     }
 
     fn compile(&self) -> Result<()> {

@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::machine::{self, Machine};
 use crate::part::{Entry, PartResult};
 use crate::parts::PARTS;
+use crate::rig::Front;
 use crate::store::Results;
 use crate::{rig, store};
 
@@ -43,6 +44,9 @@ pub struct Cli {
     /// Which of Debian's ejabberds: 23.01 or 24.12
     #[arg(long, value_name = "VERSION", default_value = "23.01")]
     ejabberd: String,
+    /// What serves HTTP on megaphone's side
+    #[arg(long, value_enum, default_value = "ejabberd_http")]
+    front: Front,
 }
 
 /// Does what the command line says. The exit code is 1 when a part failed.
@@ -70,6 +74,7 @@ pub fn run() -> Result<ExitCode> {
         runs: cli.runs.map_or(if cli.quick { 1 } else { 3 }, usize::from),
         profile: cli.profile,
         ejabberd: cli.ejabberd,
+        front: cli.front,
     };
     let bench = Bench::new(options, root, dir.path().to_owned())?;
     let machine = Machine::look(&bench);
@@ -95,7 +100,7 @@ pub fn run() -> Result<ExitCode> {
 }
 
 /// What is started inherits it: a node with its own listeners needs an open file for each user.
-fn raise_descriptors() {
+pub(crate) fn raise_descriptors() {
     let maximum = getrlimit(Resource::Nofile).maximum;
     let raised = Rlimit {
         current: maximum,
@@ -174,7 +179,7 @@ fn chosen(numbers: &[u8]) -> Result<Vec<&'static Entry>> {
         })
 }
 
-fn root() -> Result<PathBuf> {
+pub(crate) fn root() -> Result<PathBuf> {
     let here = std::env::current_dir()?;
     let is_there = |name: &str| Path::new(&here).join(name).exists();
     match is_there("Cargo.toml") && is_there("scripts/ejabberd-node") {

@@ -35,6 +35,7 @@ pub mod search;
 pub mod section;
 pub mod side;
 pub mod slope;
+pub mod soak;
 pub mod store;
 pub mod terms;
 pub mod watch;

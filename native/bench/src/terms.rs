@@ -68,7 +68,7 @@ impl Part for Terms {
     const TITLE: &'static str = "From bytes to Erlang terms and messages";
 
     fn measure(bench: &Bench) -> Result<Measured> {
-        let ebin = bench.root.join("_build/default/lib/megaphone/ebin");
+        let ebin = bench.built.join("ebin");
         let mut escript = bench.bound("escript");
         escript.arg("bench/side_by_side.escript").arg(ebin);
         match bench.quick() {

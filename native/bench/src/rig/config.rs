@@ -37,7 +37,19 @@ pub const BACKLOG: u32 = 4096;
 /// clients' repeated SYNs are to a TCP listener, for thousands come at once here.
 pub const ACCEPT_QUEUE: u32 = 20_000;
 
-/// The services and what they are given to, in this order: name, and options of the listener.
+/// What serves HTTP on megaphone's side.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Front {
+    /// megaphone's own module, with `mod_megaphone`, which makes idle users small.
+    #[value(name = "megaphone_http")]
+    Megaphone,
+    /// ejabberd's, on virtual sockets.
+    #[value(name = "ejabberd_http")]
+    Ejabberd,
+}
+
+/// The services and what they are given to, in this order: name, and options of the listener. On megaphone's side
+/// [`Front`] says what serves the first.
 pub const SERVICES: &[(&str, &str)] = &[
     (
         "http",
@@ -53,7 +65,7 @@ pub const SERVICES: &[(&str, &str)] = &[
 
 /// `ejabberd.yml`. A stock node listens on an address for each of [`SERVICES`], a megaphone node on one for links,
 /// whose listener has the lines of `options` besides.
-pub fn yaml(side: Side, addresses: &[SocketAddr], options: &[String]) -> String {
+pub fn yaml(side: Side, front: Front, addresses: &[SocketAddr], options: &[String]) -> String {
     let mut text = String::from(HEAD);
     match side {
         Side::Megaphone => {
@@ -67,6 +79,12 @@ pub fn yaml(side: Side, addresses: &[SocketAddr], options: &[String]) -> String 
             }
             let _ = writeln!(text, "    services:");
             for (name, what) in SERVICES {
+                let what = match front {
+                    Front::Megaphone => {
+                        what.replace("module: ejabberd_http,", "module: megaphone_http,")
+                    }
+                    Front::Ejabberd => (*what).to_owned(),
+                };
                 let _ = writeln!(text, "      {name}: {{{what}}}");
             }
         }
@@ -81,6 +99,9 @@ pub fn yaml(side: Side, addresses: &[SocketAddr], options: &[String]) -> String 
         }
     }
     text.push_str(MODULES);
+    if side == Side::Megaphone && front == Front::Megaphone {
+        text.push_str("  mod_megaphone: {}\n");
+    }
     text
 }
 
@@ -118,6 +139,6 @@ pub fn description() -> String {
         count(super::CLIENTS)
     ) + &format!(
         "\n\n```yaml\n{}\n```\n",
-        yaml(Side::Megaphone, &[link], &[]).trim_end()
+        yaml(Side::Megaphone, Front::Megaphone, &[link], &[]).trim_end()
     )
 }

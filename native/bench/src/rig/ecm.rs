@@ -37,10 +37,7 @@ impl Ecm {
         }
         let config = bench.dir.join(format!("{name}.toml"));
         std::fs::write(&config, toml(name, backend, &listeners))?;
-        let program = bench
-            .root
-            .join("_build/default/lib/megaphone/priv/megaphone-ecm");
-        let mut command = bench.bound(program);
+        let mut command = bench.bound(bench.built.join("priv/megaphone-ecm"));
         command.arg("--config").arg(config);
         Ok(Self {
             child: Child::start(command, &bench.dir, name)?,

@@ -14,7 +14,7 @@ mod stand_in;
 
 pub use beam::Beam;
 pub use child::{Child, clean_up_on_signals};
-pub use config::{ANONYMOUS, REGISTERED, description};
+pub use config::{ANONYMOUS, Front, REGISTERED, description};
 pub use ecm::{CLIENTS, Ecm};
 pub use proxy::{Proxy, ProxyKind};
 pub use site::{Setup, Site};

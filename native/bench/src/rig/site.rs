@@ -248,7 +248,11 @@ fn node(
 ) -> Result<Child> {
     let dir = bench.dir.join(name);
     let config = bench.dir.join(format!("{name}.yml"));
-    std::fs::write(&config, config::yaml(side, addresses, &setup.listener))?;
+    let front = bench.options.front;
+    std::fs::write(
+        &config,
+        config::yaml(side, front, addresses, &setup.listener),
+    )?;
     let mut command = bench.bound(bench.root.join("scripts/ejabberd-node"));
     command
         .arg(dir)
