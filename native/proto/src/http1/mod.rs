@@ -6,12 +6,14 @@
 //! 9112.
 
 mod body;
+mod collect;
 mod framing;
 mod head;
 mod line;
 mod name;
 mod query;
 mod reader;
+mod refusal;
 mod request;
 mod target;
 #[cfg(test)]
@@ -19,11 +21,13 @@ mod tests;
 mod values;
 
 pub use body::{BodyDecoder, BodyError, BodyPiece};
+pub use collect::{Collector, Progress};
 pub use framing::BodyFraming;
 pub use head::{Head, parse_head};
-pub use name::{FORMATTED_MAX, KNOWN_HEADERS, Name};
+pub use name::{FORMATTED_MAX, KNOWN_HEADERS, Name, known};
 pub use query::pairs;
 pub use reader::{HttpReader, Step};
+pub use refusal::Refusal;
 pub use request::{KNOWN_METHODS, Method, Scheme, Uri};
 pub use target::{BadEscape, segments, split_target};
 pub use values::{capitalize, first_language, has_word, host};

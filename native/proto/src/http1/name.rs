@@ -64,6 +64,22 @@ pub(super) const TRANSFER_ENCODING: u8 = place("Transfer-Encoding");
 /// Place of `Content-Length` in [`KNOWN_HEADERS`].
 pub(super) const CONTENT_LENGTH: u8 = place("Content-Length");
 
+/// Places in [`KNOWN_HEADERS`] of headers that somebody looks at.
+pub mod known {
+    use super::place;
+
+    /// `Connection`
+    pub const CONNECTION: usize = place("Connection") as usize;
+    /// `Upgrade`
+    pub const UPGRADE: usize = place("Upgrade") as usize;
+    /// `Accept-Language`
+    pub const ACCEPT_LANGUAGE: usize = place("Accept-Language") as usize;
+    /// `Host`
+    pub const HOST: usize = place("Host") as usize;
+    /// `Content-Type`
+    pub const CONTENT_TYPE: usize = place("Content-Type") as usize;
+}
+
 /// Longest name that `decode_packet` formats `Like-This`, in bytes; a longer one is given as it was
 /// sent.
 ///
