@@ -23,7 +23,7 @@
 -export([decode_packet/2, decode_head/2]).
 
 -export_type([handshake/0, link/0, conn/0, close_reason/0, link_options/0, http_service/0,
-              http_limits/0, http_request/0]).
+              http_limits/0, http_request/0, piece/0]).
 
 -type handshake() :: reference().
 -type link() :: reference().
@@ -309,11 +309,16 @@ http_hold(_Conn, _Watcher, _Token) -> not_loaded().
 http_detach(_Conn) -> not_loaded().
 
 %% @doc From now on the connection speaks WebSocket (RFC 6455) with its client, and is the owner's:
-%% the 101 has been sent. Intervals in milliseconds, 0 is never. When it is over the owner gets
+%% the 101 has been sent. Times in milliseconds, 0 is never, as seconds rounded up. A silent client
+%% is pinged after `ping_interval', given up after another one, or after `timeout'. With
+%% `reply_in_kind' a message goes out as text or binary as the last one came. `send_timeout': as
+%% {@link inet:setopts/2}, with `send_timeout_close'. When it is over the owner gets
 %% `{tcp_closed, Socket}', once.
 -spec ws_start(conn(), Owner :: pid(), #{max_message := pos_integer(),
                                          ping_interval := non_neg_integer(),
-                                         timeout := non_neg_integer()}) -> ok | {error, closed}.
+                                         timeout := non_neg_integer(),
+                                         send_timeout => pos_integer(),
+                                         reply_in_kind => boolean()}) -> ok | {error, closed}.
 ws_start(_Conn, _Owner, _Options) -> not_loaded().
 
 %% @doc The next message, text or binary. `wait': the owner gets `{'$megaphone_ws', Message}' when

@@ -30,6 +30,8 @@ rustler::atoms! {
     id, link, state, reason, owner, peer, local, version, name, connections, received,
     sent, queued, waiting, peer_name, unknown_verbs, dropped, retained, limits, max, now, hits,
     data_queue, control_queue, resume_buffer, link_buffered, node_buffered, max_connections,
+    // WebSocket
+    ws_message = "$megaphone_ws", max_message, ping_interval, timeout, reply_in_kind,
     // states
     peer_closed, we_closed, lingering,
 }

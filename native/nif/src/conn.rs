@@ -229,7 +229,8 @@ impl<'e> Held<'_, 'e> {
     /// Tells the link's count how many bytes this connection holds; returns how many.
     pub fn count_held(&mut self) -> u32 {
         let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());
-        let held = u32::try_from(self.inbox.buffer.len() + pending).unwrap_or(u32::MAX);
+        let held = self.inbox.buffer.len() + self.front_held() + pending;
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
         if held != self.counted {
             let change = i64::from(held) - i64::from(self.counted);
             self.conn.link.held.change(change);

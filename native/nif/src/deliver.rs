@@ -141,7 +141,8 @@ impl<'e> Held<'_, 'e> {
         self.defer();
     }
 
-    fn defer(&mut self) {
+    /// Goes on later, in the receiver's time.
+    pub fn defer(&mut self) {
         if !self.inbox.deferred
             && let Some(this) = self.this()
         {

@@ -40,7 +40,40 @@ impl Held<'_, '_> {
         } else {
             b"Connection: close\r\n"
         };
-        for part in [header, line, close, rest] {
+        if !self.push_parts(&[header, line, close, rest]) {
+            return Sent::Error(atoms::enobufs());
+        }
+        self.wait_for_room()
+    }
+
+    /// Takes what a front's process sends: `parts` one behind the other, with nothing between.
+    pub fn send_parts(&mut self, parts: &[&[u8]]) -> Sent {
+        if !self.may_send() {
+            return Sent::Error(atoms::closed());
+        }
+        self.stats
+            .sent
+            .add(parts.iter().map(|part| part.len()).sum());
+        if !self.push_parts(parts) {
+            return Sent::Error(atoms::enobufs());
+        }
+        self.wait_for_room()
+    }
+
+    /// Sends what a front says by itself: nobody waits for it.
+    pub fn say(&mut self, bytes: &[u8]) {
+        if self.may_send() && self.push_parts(&[bytes]) {
+            self.wait_or_flush();
+        }
+    }
+
+    /// Sends what can go and keeps the rest; `false` when that was too much and the connection
+    /// was reset.
+    fn push_parts(&mut self, parts: &[&[u8]]) -> bool {
+        if self.push_whole(parts) {
+            return true;
+        }
+        for part in parts {
             let now = if self.pending.is_some() {
                 0
             } else {
@@ -51,11 +84,27 @@ impl Held<'_, '_> {
                 self.pending.get_or_insert_default().push(rest);
             }
         }
-        if self.pending.is_some() && self.holds_too_much() {
+        let too_much = self.pending.is_some() && self.holds_too_much();
+        if too_much {
             self.abort(CloseReason::Overload);
-            return Sent::Error(atoms::enobufs());
         }
-        self.wait_for_room()
+        !too_much
+    }
+
+    /// Sends all of `parts` in one frame, if it fits.
+    fn push_whole(&mut self, parts: &[&[u8]]) -> bool {
+        let link = &self.conn.link;
+        let length: usize = parts.iter().map(|part| part.len()).sum();
+        let most = link.outbox.room().min(link.max_content() as usize);
+        let fits = length <= most.min(self.flow.credit() as usize);
+        if length == 0 || self.pending.is_some() || !fits {
+            return false;
+        }
+        // Not over `max_content`, a u32.
+        self.flow.take_credit(length as u32);
+        link.outbox
+            .push_parts(self.env, self.conn.id, length, parts);
+        true
     }
 
     fn may_send(&self) -> bool {

@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use crossbeam_queue::SegQueue;
 use megaphone_proto::LinkError;
 use megaphone_proto::control::Control;
-use megaphone_proto::frame::{ConnectionId, put_frame};
+use megaphone_proto::frame::{ConnectionId, put_head};
 use megaphone_proto::limits::HEAD_LEN;
 use megaphone_proto::parking::Parking;
 use megaphone_proto::retained::Retained;
@@ -149,8 +149,16 @@ impl Outbox {
 
     /// Pushes one frame of a connection; with no content it is the end of that direction.
     pub fn push_frame(&self, env: Env, id: ConnectionId, content: &[u8]) {
-        let mut frame = BytesMut::with_capacity(HEAD_LEN + content.len());
-        put_frame(id, content, &mut frame);
+        self.push_parts(env, id, content.len(), &[content]);
+    }
+
+    /// Pushes one frame with `parts` of `length` bytes in all.
+    pub fn push_parts(&self, env: Env, id: ConnectionId, length: usize, parts: &[&[u8]]) {
+        let mut frame = BytesMut::with_capacity(HEAD_LEN + length);
+        put_head(id, length, &mut frame);
+        for part in parts {
+            frame.extend_from_slice(part);
+        }
         self.push(env, &self.ordered, frame.freeze());
     }
 

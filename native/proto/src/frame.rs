@@ -150,13 +150,19 @@ impl Head {
 /// The caller has cut `content` to what the peer takes in one frame, which is never over 4 GiB.
 #[inline]
 pub fn put_frame(id: ConnectionId, content: &[u8], out: &mut impl BufMut) {
-    debug_assert!(u32::try_from(content.len()).is_ok());
+    put_head(id, content.len(), out);
+    out.put_slice(content);
+}
+
+/// Writes the head of one frame, for `content` bytes that the caller puts behind it.
+#[inline]
+pub fn put_head(id: ConnectionId, content: usize, out: &mut impl BufMut) {
+    debug_assert!(u32::try_from(content).is_ok());
     let head = Head {
         id,
-        content: content.len() as u32,
+        content: content as u32,
     };
     out.put_slice(&head.encode());
-    out.put_slice(content);
 }
 
 /// One step through a stream of frames.

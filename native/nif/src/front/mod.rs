@@ -96,8 +96,16 @@ impl Held<'_, '_> {
         match std::mem::take(&mut self.front) {
             Front::Plain => {}
             Front::Http(http) => self.http_closed(http),
-            Front::Ws(ws) => self.ws_closed(ws),
+            Front::Ws(ws) => self.ws_closed(&ws),
             Front::Stream(stream) => self.stream_closed(&stream),
+        }
+    }
+
+    /// Bytes that the front holds beside the connection's buffer.
+    pub fn front_held(&self) -> usize {
+        match &self.front {
+            Front::Ws(ws) => ws.held(),
+            _ => 0,
         }
     }
 }

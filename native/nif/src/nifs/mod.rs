@@ -7,6 +7,7 @@ mod http;
 mod links;
 mod sockets;
 mod stream;
+mod ws;
 
 use std::str::FromStr;
 

@@ -72,7 +72,12 @@ fn send_bytes<'a>(env: Env<'a>, conn: &ConnArg, data: Term<'a>, packet: Option<M
     };
     let mut held = hold(conn, env);
     let packet = packet.unwrap_or(held.options.packet);
-    match held.send(&bytes, packet) {
+    sent(env, held.send(&bytes, packet))
+}
+
+/// The answer to who has sent.
+pub(super) fn sent(env: Env<'_>, sent: Sent) -> Term<'_> {
+    match sent {
         Sent::Ok => atoms::ok().encode(env),
         Sent::Wait(token, Some(ms)) => (atoms::wait(), token, ms).encode(env),
         Sent::Wait(token, None) => (atoms::wait(), token, atoms::infinity()).encode(env),

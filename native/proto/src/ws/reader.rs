@@ -24,6 +24,8 @@ pub enum Kind {
 pub enum Event<'a> {
     /// A message, complete.
     Message(Kind, Payload<'a>),
+    /// A part of one.
+    Fragment,
     /// To be answered with a pong of the same payload.
     Ping(Short),
     /// A sign of life.
@@ -136,7 +138,8 @@ struct Frame {
 }
 
 impl Reader {
-    /// The next event out of `input`, which is advanced past it; `None`: more must come, and what
+    /// The next event out of `input`, one for each frame at most, and `input` is advanced past it.
+    /// `None`: more must come, and what
     /// is left of `input` (131 bytes at most) must then be given again. O(bytes taken).
     ///
     /// # Errors
@@ -153,9 +156,10 @@ impl Reader {
                 if !partial.take(frame, input)? {
                     return Ok(None);
                 }
-                if frame.last {
-                    return self.whole();
-                }
+                return match frame.last {
+                    true => self.whole(),
+                    false => Ok(Some(Event::Fragment)),
+                };
             }
             let Some(head) = Head::parse(input)? else {
                 return Ok(None);
@@ -188,6 +192,13 @@ impl Reader {
     pub fn held(&self) -> usize {
         let held = |partial: &Partial| size_of::<Partial>() + partial.bytes.capacity();
         self.partial.as_deref().map_or(0, held)
+    }
+
+    /// Whether what `input` begins with is a ping, which is to be answered.
+    pub fn is_at_ping(&self, input: &[u8]) -> bool {
+        let within = self.partial.as_ref().is_some_and(|p| p.frame.is_some());
+        let opcode = input.first().map(|first| first & 0x0f);
+        !within && opcode == Some(Opcode::Ping as u8)
     }
 
     /// Whether there is a message that has not come whole.
@@ -322,6 +333,7 @@ mod tests {
                     Ok(Some(Event::Ping(payload))) => {
                         told.push(format!("ping {}", payload.as_slice().escape_ascii()));
                     }
+                    Ok(Some(Event::Fragment)) => {}
                     Ok(Some(other)) => told.push(format!("{other:?}")),
                     Err(fault) => {
                         told.push(format!("{fault:?}"));
