@@ -301,7 +301,7 @@ services_get_what_a_listener_gets(Config) ->
                  lists:sort(maps:get(opts, Http))),
     %% Without services, the listener's own.
     #{services := Alone} = listener(Config, "request_handlers: {/bosh: mod_bosh}, tls: false"),
-    ?assertEqual(#{<<"http">> => #{module => ejabberd_http, supervisor => true,
+    ?assertEqual(#{<<"http">> => #{module => megaphone_http, supervisor => true,
                                    send_timeout => 15000,
                                    opts => [{ip, {127, 0, 0, 1}},
                                             {request_handlers, [{[<<"bosh">>], mod_bosh}]}]}},

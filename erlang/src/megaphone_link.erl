@@ -37,7 +37,9 @@ services(Tree, #{aliases := Names}) ->
     [Pid] = maps:values(megaphone_listener_sup:services(Tree)),
     maps:from_keys(Names, Pid);
 services(Tree, #{}) ->
-    megaphone_listener_sup:services(Tree).
+    maps:merge(megaphone_listener_sup:services(Tree),
+               maps:map(fun(_Name, Pid) -> megaphone_http_service:handle(Pid) end,
+                        megaphone_listener_sup:http_services(Tree))).
 
 %% @doc Takes a dial on a socket that the caller has accepted; the caller closes it where that
 %% fails.

@@ -45,7 +45,8 @@
           ecm => megaphone_edge:config()}.
 
 -type info() :: #{listener := string(), address := megaphone_address:address(), links := [pid()],
-                  services := #{binary() => megaphone_service:info()},
+                  services := #{binary() => megaphone_service:info()
+                                          | #{name := binary(), module := megaphone_http}},
                   %% Absent while the listener ends.
                   dials => megaphone_dials:info() | undefined,
                   ecm => megaphone_edge:info() | undefined}.
@@ -141,7 +142,10 @@ info(Tree) ->
         #{name := Name, address := Address} ->
             Services = [{ServiceName, megaphone_service:info(Pid)}
                         || {ServiceName, Pid} <-
-                               maps:to_list(megaphone_listener_sup:services(Tree))],
+                               maps:to_list(megaphone_listener_sup:services(Tree))]
+                ++ [{ServiceName, megaphone_http_service:info(Pid)}
+                    || {ServiceName, Pid} <-
+                           maps:to_list(megaphone_listener_sup:http_services(Tree))],
             maps:merge(#{listener => Name, address => Address, links => links(Tree),
                          services => maps:from_list(Services)},
                        maps:from_list([{Key, Module:info(Pid)}

@@ -10,7 +10,7 @@
 %% megaphone_root
 -export([start_link/1]).
 %% megaphone_listener
--export([child/2, services/1]).
+-export([child/2, services/1, http_services/1]).
 %% supervisor
 -export([init/1]).
 
@@ -33,6 +33,11 @@ child(Tree, Id) ->
 services(Tree) ->
     maps:from_list([{Name, Pid} || {{service, Name}, Pid, _, _}
                                        <- supervisor:which_children(Tree)]).
+
+%% @doc The services that the NIF serves itself.
+-spec http_services(Tree :: pid()) -> #{binary() => pid()}.
+http_services(Tree) ->
+    maps:from_list([{Name, Pid} || {{http, Name}, Pid, _, _} <- supervisor:which_children(Tree)]).
 
 -spec init(megaphone_listener:config()) ->
           {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.
@@ -57,7 +62,16 @@ guard(Config) ->
 
 %% A service without a module is an Erlang developer's: who calls accept takes
 %% the connections, so there is nothing but the queue.
-service(Name, Service, #{accept_queue := Bound} = Config) ->
+service(Name, #{module := _} = Service, Config) ->
+    case megaphone_http:is_native(Service) of
+        true -> [significant({http, Name}, {megaphone_http_service, start_link, [Name, Service]},
+                             worker)];
+        false -> queued(Name, Service, Config)
+    end;
+service(Name, Service, Config) ->
+    queued(Name, Service, Config).
+
+queued(Name, Service, #{accept_queue := Bound} = Config) ->
     Queue = significant({service, Name},
                         {megaphone_service, start_link,
                          [self(), Name, Bound, maps:get(socket_options, Service, [])]}, worker),

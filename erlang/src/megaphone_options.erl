@@ -49,7 +49,7 @@
 %%% Types and defaults
 
 %% @doc What ejabberd's `listen_options/0' is to answer: our own, and those of
-%% `ejabberd_http', which may stand on the listener itself where there are no
+%% `megaphone_http', which may stand on the listener itself where there are no
 %% `services'.
 -spec defaults() -> [{atom(), term()}].
 defaults() ->
@@ -81,10 +81,11 @@ own_defaults() ->
      {max_handshakes, 64},                      % dials at a time
      {ecm, undefined}].
 
-%% @doc Options that may stand on the listener where there are no `services'.
+%% @doc Options that may stand on the listener where there are no `services': those of
+%% megaphone_http, but for `idle_timeout', which means another one there.
 -spec http_defaults() -> [{atom(), term()}].
 http_defaults() ->
-    try ejabberd_http:listen_options()
+    try lists:keydelete(idle_timeout, 1, megaphone_http:listen_options())
     catch error:undef -> []                     % outside of ejabberd
     end.
 
@@ -142,7 +143,7 @@ own_type(max_handshakes) ->
 own_type(ecm) ->
     megaphone_ecm_options:type();
 own_type(Option) ->
-    module_type(ejabberd_http, Option).
+    module_type(megaphone_http, Option).
 
 %% @doc Names of services and of ECMs.
 -spec name() -> fun((term()) -> binary()).
@@ -279,7 +280,7 @@ link(#{default_service := Default, version_1 := Allow} = Values) ->
         #{default => Default, allow_v1 => Allow}.
 
 services(#{services := None}, Http) when map_size(None) =:= 0 ->
-    #{?HTTP => #{module => ejabberd_http, supervisor => true,
+    #{?HTTP => #{module => megaphone_http, supervisor => true,
                  send_timeout => send_timeout(),
                  opts => Http}};
 services(#{services := Services}, _) ->

@@ -51,7 +51,8 @@
           name := binary(),                      % the link's, for people
           token := binary(),                     % what its peer resumes it with
           listener := binary(),                  % for the log
-          services := #{binary() => pid()},      % megaphone_service of each
+          %% The megaphone_service of each, or what the NIF serves it with.
+          services := #{binary() => pid() | megaphone_http_service:handle()},
           default := binary(),                   % that of version 1 connections
           window := pos_integer(),               % bytes
           max_connections := pos_integer(),
@@ -301,6 +302,9 @@ one({open, Conn, Service, Id}, #state{options = #{default := Default}} = State) 
                _ -> Service
            end,
     open(Conn, Name, Id, State);
+one({request, Conn, Key}, State) ->
+    _ = megaphone_http_request:start(Conn, Key),
+    State;
 one({reset, Id, Text}, State) ->
     warn_once(reset, "connection ~20..0b: ~ts; the connection is reset", [Id, Text], State);
 one({pong, Word}, #state{heartbeat = Heartbeat} = State) ->
@@ -317,6 +321,9 @@ named(Peer) -> [", peer \"", megaphone_link_log:printable(Peer), $"].
 
 open(Conn, Name, Id, #state{options = #{services := Services}} = State) ->
     case Services of
+        #{Name := {http, Key, Http}} ->
+            megaphone_http_request:adopt(Conn, Key, Http, Name),
+            State;
         #{Name := Service} ->
             Socket = megaphone_socket:socket(Conn),
             %% In the queue the connection is the service's: it ends with it.

@@ -9,11 +9,14 @@
 %%       {connections, Service}       the services' own processes
 %%       {service, Service}           the accept queue
 %%       {acceptor, Service, 1..N}
+%%       {http, Service}              instead of these three: a service that the NIF serves
 %%       megaphone_link_acceptor      only for megaphone:listen/2
 %%       megaphone_edge               only with `ecm:'
 %%       megaphone_links              the links: a receiver each
 %%   megaphone_xmpp                   keeps our handler among ejabberd's
+%%   megaphone_trim                   makes quiet users' processes small
 %%   megaphone_drain                  ends connections of links that go
+%%   megaphone_bosh_responder 1..N    has BOSH requests answered that are held
 %% '''
 %%
 %% It is not called `megaphone_sup': ejabberd registers a supervisor of its
@@ -71,6 +74,7 @@ listeners() ->
 init(root) ->
     ok = megaphone_service:create_table(),
     ok = megaphone_link_table:create(),
+    ok = megaphone_bosh_responder:create_table(),
     {ok, {#{strategy => one_for_one, intensity => 3, period => 10},
           [#{id => ?LISTENERS,
              start => {supervisor, start_link,
@@ -78,7 +82,12 @@ init(root) ->
              type => supervisor},
           #{id => xmpp,
             start => {megaphone_xmpp, start_link, []}},
+           #{id => trim,
+            start => {megaphone_trim, start_link, []}},
           #{id => drain,
-            start => {megaphone_drain, start_link, []}}]}};
+             start => {megaphone_drain, start_link, []}}
+           | [#{id => {bosh, Number},
+                start => {megaphone_bosh_responder, start_link, [Number]}}
+              || Number <- lists:seq(1, megaphone_bosh_responder:number())]]}};
 init(listeners) ->
     {ok, {#{strategy => one_for_one, intensity => 3, period => 10}, []}}.
