@@ -1,90 +1,126 @@
 //! The inbound bytes of one connection.
 //!
 //! A million connections each have one, and nearly all of them are empty nearly all of the time. So
-//! an empty buffer owns no memory at all, and a buffer that was large gives memory back as it is
-//! read. `BytesMut` can do neither: once advanced, it hides the size of what it still pins. Here
-//! the allocation is a plain `Vec`, and its size is known.
+//! an empty buffer is one null pointer of 8 bytes and owns no memory at all, and a buffer that was
+//! large gives memory back as it is read. `BytesMut` can do neither: once advanced, it hides the
+//! size of what it still pins. A `Vec` takes 24 bytes where it is empty too.
+//!
+//! ```text
+//!   ┌─────┬──────────┬──────────┬─────────┐
+//!   │Head │ consumed │ content  │  spare  │   one allocation
+//!   └─────┴──────────┴──────────┴─────────┘
+//!          0          start      end       capacity
+//! ```
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::ptr::NonNull;
 
 use crate::limits::BUFFER_SLACK;
+
+/// What stands before the bytes. `start <= end <= capacity`, and the bytes to `end` are written.
+#[derive(Clone, Copy)]
+struct Head {
+    capacity: u32,
+    start: u32,
+    end: u32,
+}
 
 /// Bytes that came in and were not read yet.
 ///
 /// After every call `allocated() <= 2 * len() + BUFFER_SLACK` holds, and an empty buffer has
 /// `allocated() == 0`. All calls are amortised O(bytes given or taken). The buffer has no limit of
-/// its own: the link's credit bounds it.
-#[derive(Debug, Default)]
-pub struct Buffer {
-    /// `bytes[start..]` is the content, the bytes before it were consumed.
-    bytes: Vec<u8>,
-    start: usize,
-}
+/// its own but 4 GiB, where it panics: the link's credit bounds it.
+#[derive(Default)]
+pub struct Buffer(Option<NonNull<Head>>);
+
+// SAFETY: a buffer owns its allocation alone, and a shared one is only read.
+#[allow(unsafe_code)]
+unsafe impl Send for Buffer {}
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl Sync for Buffer {}
 
 impl Buffer {
     /// An empty buffer. Allocates nothing.
     pub const fn new() -> Buffer {
-        Buffer {
-            bytes: Vec::new(),
-            start: 0,
-        }
+        Buffer(None)
     }
 
     /// How many bytes it holds.
+    #[inline]
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.start
+        let head = self.head();
+        (head.end - head.start) as usize
     }
 
     /// Whether it holds none.
+    #[inline]
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.0.is_none()
     }
 
     /// The content, oldest byte first.
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
-        &self.bytes[self.start..]
+        let Some(block) = self.0 else { return &[] };
+        let start = self.head().start as usize;
+        // SAFETY: `start..end` lies in the block and is written (see `Head`).
+        #[allow(unsafe_code)]
+        unsafe {
+            std::slice::from_raw_parts(bytes_of(block).add(start), self.len())
+        }
     }
 
     /// How many bytes of memory it pins, read or not.
     pub fn allocated(&self) -> usize {
-        self.bytes.capacity()
+        self.head().capacity as usize
     }
 
     /// Adds bytes behind the content.
+    #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
-        if bytes.len() > self.bytes.capacity() - self.bytes.len() {
+        let head = self.head();
+        if bytes.len() > (head.capacity - head.end) as usize {
             self.make_room(bytes.len());
         }
-        self.bytes.extend_from_slice(bytes);
+        self.append(bytes);
     }
 
     /// Puts bytes before the content, as `gen_tcp:unrecv/2` does. O(content) unless they were read
     /// just before.
     pub fn push_front(&mut self, bytes: &[u8]) {
-        if bytes.len() <= self.start {
-            self.start -= bytes.len();
-            self.bytes[self.start..][..bytes.len()].copy_from_slice(bytes);
+        let head = self.head();
+        if bytes.len() <= head.start as usize {
+            let Some(block) = self.0 else { return };
+            let start = head.start - bytes.len() as u32;
+            // SAFETY: `start..head.start` lies in the block, and nobody else has it.
+            #[allow(unsafe_code)]
+            unsafe {
+                bytes_of(block)
+                    .add(start as usize)
+                    .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+            }
+            self.set_head(Head { start, ..head });
         } else {
-            let mut joined = Vec::with_capacity(bytes.len() + self.len());
-            joined.extend_from_slice(bytes);
-            joined.extend_from_slice(self.as_slice());
-            *self = Buffer {
-                bytes: joined,
-                start: 0,
-            };
+            let mut joined = Buffer::with_capacity(bytes.len() + self.len());
+            joined.append(bytes);
+            joined.append(self.as_slice());
+            *self = joined;
         }
     }
 
     /// Drops the first `count` bytes (all of them, when there are fewer) and gives back memory that
     /// is no longer worth keeping.
     pub fn consume(&mut self, count: usize) {
-        if count >= self.len() {
+        let len = self.len();
+        if count >= len {
             return self.clear();
         }
-        self.start += count;
-        if self.allocated() > 2 * self.len() + BUFFER_SLACK {
-            *self = Buffer {
-                bytes: self.as_slice().to_vec(),
-                start: 0,
-            };
+        let head = self.head();
+        let start = head.start + count as u32;
+        self.set_head(Head { start, ..head });
+        if self.allocated() > 2 * (len - count) + BUFFER_SLACK {
+            self.move_to(len - count);
         }
     }
 
@@ -100,16 +136,134 @@ impl Buffer {
     fn make_room(&mut self, more: usize) {
         let len = self.len();
         let needed = len + more;
-        if needed <= self.bytes.capacity() && len <= self.start {
-            self.bytes.drain(..self.start);
+        let head = self.head();
+        if let Some(block) = self.0
+            && needed <= head.capacity as usize
+            && len <= head.start as usize
+        {
+            // SAFETY: `len <= start`: both parts lie in the block, one behind the other.
+            #[allow(unsafe_code)]
+            unsafe {
+                let bytes = bytes_of(block);
+                bytes.copy_from_nonoverlapping(bytes.add(head.start as usize), len);
+            }
+            self.set_head(Head {
+                start: 0,
+                end: len as u32,
+                ..head
+            });
         } else {
             let spare = if len == 0 { 0 } else { needed / 2 };
-            let mut grown = Vec::with_capacity(needed + spare);
-            grown.extend_from_slice(self.as_slice());
-            self.bytes = grown;
+            self.move_to(needed + spare);
         }
-        self.start = 0;
     }
+
+    /// Moves the content into an allocation of that many bytes.
+    fn move_to(&mut self, capacity: usize) {
+        let mut moved = Buffer::with_capacity(capacity);
+        moved.append(self.as_slice());
+        *self = moved;
+    }
+
+    /// An allocation of `capacity` bytes, none written; none at all for 0.
+    fn with_capacity(capacity: usize) -> Buffer {
+        if capacity == 0 {
+            return Buffer::new();
+        }
+        let layout = layout(capacity);
+        // SAFETY: the layout has room for a `Head` at least.
+        #[allow(unsafe_code)]
+        let block = unsafe { alloc(layout) }.cast::<Head>();
+        let Some(block) = NonNull::new(block) else {
+            handle_alloc_error(layout)
+        };
+        let mut buffer = Buffer(Some(block));
+        buffer.set_head(Head {
+            // `layout` has seen that it fits.
+            capacity: capacity as u32,
+            start: 0,
+            end: 0,
+        });
+        buffer
+    }
+
+    /// Adds bytes for which there is room.
+    #[inline]
+    fn append(&mut self, bytes: &[u8]) {
+        let Some(block) = self.0 else { return };
+        let head = self.head();
+        assert!(bytes.len() <= (head.capacity - head.end) as usize);
+        // SAFETY: so many bytes behind `end` lie in the block, as was just seen.
+        #[allow(unsafe_code)]
+        unsafe {
+            bytes_of(block)
+                .add(head.end as usize)
+                .copy_from_nonoverlapping(bytes.as_ptr(), bytes.len());
+        }
+        let end = head.end + bytes.len() as u32;
+        self.set_head(Head { end, ..head });
+    }
+
+    #[inline]
+    fn head(&self) -> Head {
+        match self.0 {
+            // SAFETY: every block begins with its head.
+            #[allow(unsafe_code)]
+            Some(block) => unsafe { block.read() },
+            None => Head {
+                capacity: 0,
+                start: 0,
+                end: 0,
+            },
+        }
+    }
+
+    #[inline]
+    fn set_head(&mut self, head: Head) {
+        if let Some(block) = self.0 {
+            // SAFETY: every block begins with its head.
+            #[allow(unsafe_code)]
+            unsafe {
+                block.write(head);
+            }
+        }
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        if let Some(block) = self.0 {
+            let layout = layout(self.allocated());
+            // SAFETY: `with_capacity` made the block with this very layout.
+            #[allow(unsafe_code)]
+            unsafe {
+                dealloc(block.as_ptr().cast(), layout);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Buffer({} bytes in {})", self.len(), self.allocated())
+    }
+}
+
+/// Of a block with room for `capacity` bytes.
+///
+/// # Panics
+/// That is over 4 GiB.
+fn layout(capacity: usize) -> Layout {
+    assert!(u32::try_from(capacity).is_ok(), "a buffer of over 4 GiB");
+    let head = Layout::new::<Head>();
+    let bytes = Layout::from_size_align(size_of::<Head>() + capacity, head.align());
+    bytes.expect("4 GiB fit a layout")
+}
+
+/// The bytes behind a head.
+#[inline]
+fn bytes_of(block: NonNull<Head>) -> *mut u8 {
+    block.as_ptr().wrapping_add(1).cast()
 }
 
 #[cfg(test)]
