@@ -123,6 +123,7 @@ await_send(_Conn, Result) ->
 %% `{stop, _}' no other handler sees it.
 -spec received(state(), term()) -> state() | {stop, state()}.
 received(State, {'$megaphone_ws', Data}) -> {stop, megaphone_ws:received(Data, State)};
+received(State, {'$megaphone_stream', Piece}) -> {stop, megaphone_c2s:received(Piece, State)};
 received(State, {'$megaphone_next', Module, Conn}) -> _ = Module:next(Conn), {stop, State};
 received(State, _Other) -> State.
 
