@@ -26,6 +26,10 @@ rustler::atoms! {
     // XML streams
     stream_message = "$megaphone_stream", stanza, text, finish, too_big, document_type,
     not_well_formed,
+    // requests of connections that speak HTTP
+    request, refused, bad, nokey, other, keep, idle, next, large, held, collecting, answering,
+    front, websocket, stream,
+    gone = "$megaphone_gone",
     // info
     id, link, state, reason, owner, peer, local, version, name, connections, received,
     sent, queued, waiting, peer_name, unknown_verbs, dropped, retained, limits, max, now, hits,

@@ -24,8 +24,9 @@ use crate::front::Front;
 use crate::inbox::Inbox;
 use crate::limits;
 use crate::link::Link;
-use crate::options::{Active, Options};
+use crate::options::Active;
 use crate::pending::Pending;
+use crate::socket::Lazy;
 use crate::sync::lock;
 
 /// Bytes that a connection may hold whatever the others do: a request that has not come whole is
@@ -68,14 +69,19 @@ pub struct State {
     pub inbox: Inbox,
     /// What `send` took and the credit did not; most connections have none.
     pub pending: Option<Box<Pending>>,
-    /// `setopts`.
-    pub options: Options,
     /// Who gets active messages, and whose death closes the connection.
-    pub owner: Option<(LocalPid, Monitor)>,
-    /// Told once when the socket closes (`inet:monitor/1`).
-    pub watchers: Vec<(LocalPid, u64)>,
-    /// `getstat`.
-    pub stats: Stats,
+    pub owner: Option<Box<(LocalPid, Monitor)>>,
+    /// What only a process that uses it as a socket needs.
+    pub socket: Lazy,
+    /// Bytes that went through, for `info`.
+    pub traffic: Traffic,
+    /// Milliseconds a blocked `send` waits; `u32::MAX` is for ever.
+    send_timeout: u32,
+    /// Whether the connection closes when that is over.
+    pub send_timeout_close: bool,
+    /// The client was told to go, or is about to be. The next HTTP response says that it is the
+    /// last one.
+    pub draining: bool,
     /// Who its bytes go to, if not to readers.
     pub front: Front,
     /// The look at it that is coming, if any.
@@ -84,34 +90,47 @@ pub struct State {
     counted: u32,
 }
 
-/// Packets and bytes one way.
-#[derive(Default, Clone, Copy)]
-pub struct Count {
-    /// Packets.
-    pub count: u64,
-    /// Bytes.
-    pub bytes: u64,
-    /// The longest packet.
-    pub max: u64,
+/// Bytes of a connection, both ways.
+#[derive(Default)]
+pub struct Traffic {
+    /// Those that reached a reader.
+    pub received: u64,
+    /// Those given to `send`.
+    pub sent: u64,
 }
 
-impl Count {
-    /// Counts one packet.
-    pub fn add(&mut self, bytes: usize) {
-        let bytes = bytes as u64;
-        self.count += 1;
-        self.bytes += bytes;
-        self.max = self.max.max(bytes);
+impl State {
+    /// Who gets active messages.
+    pub fn owner(&self) -> Option<LocalPid> {
+        self.owner.as_ref().map(|owner| owner.0)
     }
-}
 
-/// Both ways, as `inet:getstat/1` counts.
-#[derive(Default, Clone, Copy)]
-pub struct Stats {
-    /// Packets that reached a reader.
-    pub received: Count,
-    /// Packets given to `send`.
-    pub sent: Count,
+    /// Milliseconds a blocked `send` waits; `None` is for ever.
+    pub fn send_timeout(&self) -> Option<u32> {
+        (self.send_timeout != u32::MAX).then_some(self.send_timeout)
+    }
+
+    /// Sets how long a `send` may block, and whether the connection closes then.
+    pub fn set_send_timeout(&mut self, milliseconds: Option<u32>, close: bool) {
+        self.send_timeout = milliseconds.unwrap_or(u32::MAX);
+        self.send_timeout_close = close;
+    }
+
+    /// Counts a packet that reached a reader.
+    pub fn count_received(&mut self, bytes: usize) {
+        self.traffic.received += bytes as u64;
+        if let Front::Plain = self.front {
+            self.socket.received.add(bytes);
+        }
+    }
+
+    /// Counts a packet given to `send`.
+    pub fn count_sent(&mut self, bytes: usize) {
+        self.traffic.sent += bytes as u64;
+        if let Front::Plain = self.front {
+            self.socket.sent.add(bytes);
+        }
+    }
 }
 
 #[rustler::resource_impl]
@@ -124,7 +143,7 @@ impl Resource for Conn {
             .get(self.id)
             .filter(|conn| std::ptr::eq(&**conn, self));
         let mut held = self.lock(env, this.as_ref());
-        if held.owner.is_some_and(|(owner, _)| owner == pid) {
+        if held.owner() == Some(pid) {
             held.owner = None;
             held.front_owner_down();
         }
@@ -151,10 +170,12 @@ impl Conn {
                 phase: Phase::Open,
                 inbox: Inbox::default(),
                 pending: None,
-                options: Options::default(),
                 owner: None,
-                watchers: Vec::new(),
-                stats: Stats::default(),
+                socket: Lazy::default(),
+                traffic: Traffic::default(),
+                send_timeout: u32::MAX,
+                send_timeout_close: false,
+                draining: false,
                 front: Front::Plain,
                 watch: Watch::default(),
                 counted: 0,
@@ -245,7 +266,7 @@ impl<'e> Held<'_, 'e> {
     }
 
     /// The socket as Erlang knows it.
-    pub fn socket(&self) -> Option<Term<'e>> {
+    pub fn term(&self) -> Option<Term<'e>> {
         let this = self.this?;
         Some((atoms::inet(), atoms::megaphone_socket(), this).encode(self.env))
     }
@@ -257,9 +278,9 @@ impl<'e> Held<'_, 'e> {
 
     /// Sends the owner a message that carries the socket.
     pub fn tell_owner(&self, message: impl FnOnce(Env<'e>, Term<'e>) -> Term<'e>) {
-        if let (Some((owner, _)), Some(socket)) = (&self.owner, self.socket()) {
+        if let (Some(owner), Some(socket)) = (self.owner(), self.term()) {
             // An owner that is gone closes the connection by its monitor.
-            let _ = self.env.send(owner, message(self.env, socket));
+            let _ = self.env.send(&owner, message(self.env, socket));
         }
     }
 
@@ -276,14 +297,14 @@ impl<'e> Held<'_, 'e> {
             return false;
         };
         self.drop_owner();
-        self.owner = Some((pid, monitor));
+        self.owner = Some(Box::new((pid, monitor)));
         true
     }
 
     /// Leaves the connection without an owner.
     pub fn drop_owner(&mut self) {
-        if let (Some((_, monitor)), Some(this)) = (self.owner.take(), self.this) {
-            self.env.demonitor(this, &monitor);
+        if let (Some(owner), Some(this)) = (self.owner.take(), self.this) {
+            self.env.demonitor(this, &owner.1);
         }
     }
 
@@ -295,10 +316,10 @@ impl<'e> Held<'_, 'e> {
     /// Sets how the data goes on; counts as `inet` does. `None`: the count left its range.
     pub fn set_active(&mut self, change: crate::options::ActiveChange) -> Option<()> {
         use crate::options::ActiveChange::{Add, Set};
-        self.options.active = match change {
+        let active = match change {
             Set(active) => active,
             Add(more) => {
-                let running = match self.options.active {
+                let running = match self.socket.options.active {
                     Active::Count(left) => i32::from(left),
                     _ => 0,
                 };
@@ -315,6 +336,9 @@ impl<'e> Held<'_, 'e> {
                 }
             }
         };
+        if active != self.socket.options.active {
+            self.socket.options.active = active;
+        }
         Some(())
     }
 }

@@ -10,10 +10,11 @@ use rustler::{Atom, Encoder, NewBinary, Term};
 
 use crate::atoms;
 use crate::conn::{Held, State, token};
+use crate::front::Front;
 use crate::http_terms::{self, Strings};
-use crate::inbox::{Reader, Want};
 use crate::limits;
 use crate::options::Active;
+use crate::socket::{Reader, Want};
 
 /// Packets handed out in one go. Behind them the connection waits its turn: a stream of one-byte
 /// lines must not hold a scheduler (64 messages are some 60 µs).
@@ -50,7 +51,7 @@ impl<'e> Held<'_, 'e> {
         if !self.is_open() {
             return Ok(false);
         }
-        if self.inbox.deaf {
+        if self.socket.deaf {
             self.release(bytes.len() as u32);
             return Ok(false);
         }
@@ -70,10 +71,16 @@ impl<'e> Held<'_, 'e> {
         if !self.is_open() {
             return Got::Error(atoms::closed());
         }
-        if self.options.active != Active::False {
+        match self.front {
+            Front::Plain => {}
+            Front::Http(_) => return self.http_recv(want),
+            // Their bytes go to nobody else.
+            Front::Ws(_) | Front::Stream(_) => return Got::Error(atoms::einval()),
+        }
+        if self.socket.options.active != Active::False {
             return Got::Error(atoms::einval());
         }
-        let raw = self.options.packet == Mode::Raw;
+        let raw = self.socket.options.packet == Mode::Raw;
         match want {
             Want::Packet(length) if length > 0 && !raw => return Got::Error(atoms::einval()),
             Want::Packet(length) if length > RECV_MAX => return Got::Error(atoms::enomem()),
@@ -81,7 +88,7 @@ impl<'e> Held<'_, 'e> {
         }
         let token = token();
         let pid = self.env.pid();
-        if self.inbox.readers.is_empty() {
+        if self.socket.readers.is_empty() {
             match self.take(want) {
                 Taken::Packet(packet, _) => {
                     self.give_credit();
@@ -99,18 +106,18 @@ impl<'e> Held<'_, 'e> {
                 Taken::More => {}
             }
         }
-        self.inbox.readers.push_back(Reader { pid, token, want });
+        self.socket.readers.push_back(Reader { pid, token, want });
         self.give_credit();
         Got::Wait(token)
     }
 
     /// The time of a blocked `recv` is up; `false` when its answer is already on the way.
     pub fn cancel_recv(&mut self, token: u64) -> bool {
-        let readers = &mut self.inbox.readers;
-        let Some(at) = readers.iter().position(|reader| reader.token == token) else {
+        let mut readers = self.socket.readers.iter();
+        let Some(at) = readers.position(|reader| reader.token == token) else {
             return false;
         };
-        readers.remove(at);
+        self.socket.readers.remove(at);
         // The one behind may want less than the one that left.
         self.pump();
         true
@@ -119,9 +126,11 @@ impl<'e> Held<'_, 'e> {
     /// Puts bytes back in front (`unrecv`). They have been paid for already.
     pub fn unrecv(&mut self, bytes: &[u8]) {
         self.inbox.buffer.push_front(bytes);
-        self.inbox.http.forget_lookahead();
-        if let Some(requests) = &mut self.inbox.requests {
-            requests.forget_lookahead();
+        if let Some(socket) = self.socket.get_mut() {
+            socket.http.forget_lookahead();
+            if let Some(requests) = &mut socket.requests {
+                requests.forget_lookahead();
+            }
         }
         self.pump();
     }
@@ -154,21 +163,26 @@ impl<'e> Held<'_, 'e> {
     /// One packet to whoever is next; `false` when there is nobody or nothing.
     fn serve_one(&mut self) -> bool {
         let env = self.env;
-        let readers = &mut self.inbox.readers;
         // A reader that died must not take a packet with it.
-        while readers.front().is_some_and(|r| !r.pid.is_alive(env)) {
-            readers.pop_front();
+        while self
+            .socket
+            .readers
+            .front()
+            .is_some_and(|r| !r.pid.is_alive(env))
+        {
+            self.socket.readers.pop_front();
         }
-        let reader = readers.front().map(|reader| reader.want);
-        let want = match (reader, self.options.active) {
+        let reader = self.socket.readers.front().map(|reader| reader.want);
+        let want = match (reader, self.socket.options.active) {
             (Some(want), _) => want,
             (None, Active::False) => return false,
-            (None, _) if self.inbox.handing => return false,
+            (None, _) if self.socket.handing => return false,
             (None, _) => Want::Packet(0),
         };
         match self.take(want) {
             Taken::Packet(packet, is_http) => {
-                match self.inbox.readers.pop_front() {
+                let reader = self.socket.get_mut().and_then(|s| s.readers.pop_front());
+                match reader {
                     Some(reader) => self.answer(&reader.pid, reader.token, (atoms::ok(), packet)),
                     None => self.tell_active(packet, is_http),
                 }
@@ -179,7 +193,7 @@ impl<'e> Held<'_, 'e> {
                 false
             }
             Taken::More => {
-                let told = self.inbox.end_told && reader.is_none();
+                let told = self.socket.end_told && reader.is_none();
                 if self.inbox.ended.is_some() && !told {
                     let error = self.end_error();
                     self.at_end(error);
@@ -197,13 +211,13 @@ impl<'e> Held<'_, 'e> {
                 (atoms::tcp(), socket, packet).encode(env)
             }
         });
-        match self.options.active {
-            Active::Once => self.options.active = Active::False,
+        match self.socket.options.active {
+            Active::Once => self.socket.options.active = Active::False,
             Active::Count(1) => {
-                self.options.active = Active::False;
+                self.socket.options.active = Active::False;
                 self.tell_owner(|env, socket| (atoms::tcp_passive(), socket).encode(env));
             }
-            Active::Count(left) => self.options.active = Active::Count(left - 1),
+            Active::Count(left) => self.socket.options.active = Active::Count(left - 1),
             Active::True | Active::False => {}
         }
     }
@@ -220,14 +234,14 @@ impl<'e> Held<'_, 'e> {
         if bytes.is_empty() {
             return Taken::More;
         }
-        let (skip, take) = match state.options.packet {
+        let (skip, take) = match state.socket.options.packet {
             Mode::Raw if length == 0 => (0, bytes.len()),
             Mode::Raw if length > bytes.len() => return Taken::More,
             Mode::Raw => (0, length),
             Mode::Http { bin, .. } => {
-                let most = state.options.packet_size as usize;
+                let most = state.socket.options.packet_size as usize;
                 let too_long = |length| most > 0 && length > most;
-                return match state.inbox.http.next(bytes) {
+                return match state.socket.http.next(bytes) {
                     Step::More if too_long(bytes.len()) => Taken::Bad(atoms::emsgsize()),
                     Step::More => Taken::More,
                     // A refusal consumes all there is; that says nothing of its line.
@@ -239,14 +253,14 @@ impl<'e> Held<'_, 'e> {
                     Step::Item { item, consumed } => {
                         let strings = if bin { Strings::Binary } else { Strings::List };
                         let term = http_terms::item(env, &item, strings);
-                        state.stats.received.add(consumed);
+                        state.count_received(consumed);
                         state.inbox.buffer.consume(consumed);
                         Taken::Packet(term, true)
                     }
                 };
             }
             mode => {
-                let options = &state.options;
+                let options = &state.socket.options;
                 let (size, line) = (options.packet_size as usize, options.buffer as usize);
                 let delimiter = options.line_delimiter;
                 let mode = match mode {
@@ -260,16 +274,17 @@ impl<'e> Held<'_, 'e> {
                 }
             }
         };
-        let options = &state.options;
+        let options = &state.socket.options;
         let term = data(env, &bytes[skip..skip + take], options.list, options.header);
-        state.stats.received.add(skip + take);
+        state.count_received(skip + take);
         state.inbox.buffer.consume(skip + take);
         Taken::Packet(term, false)
     }
 
     /// Gives the far side credit for what was taken: all but what waits for a reader to come.
     pub fn give_credit(&mut self) {
-        let reading = !self.inbox.readers.is_empty() || self.options.active != Active::False;
+        let reading =
+            !self.socket.readers.is_empty() || self.socket.options.active != Active::False;
         let keep = match reading {
             true => 0,
             false => u32::try_from(self.inbox.buffer.len()).unwrap_or(u32::MAX),
@@ -302,8 +317,8 @@ impl<'e> Held<'_, 'e> {
             return;
         }
         let over = self.inbox.held > link.window();
-        if over && !self.inbox.choking {
-            self.inbox.choking = true;
+        if over && !self.socket.choking {
+            self.socket.choking = true;
             self.conn.link.choke();
         } else if !over {
             self.unchoke();
@@ -312,15 +327,18 @@ impl<'e> Held<'_, 'e> {
 
     /// Lets a version 1 link go on, as far as this connection is concerned.
     pub fn unchoke(&mut self) {
-        if self.inbox.choking {
-            self.inbox.choking = false;
+        if self.socket.choking {
+            self.socket.choking = false;
             self.conn.link.unchoke(self.env);
         }
     }
 
     /// Answers every blocked reader with an error.
     pub fn fail_readers(&mut self, reason: Atom) {
-        for reader in std::mem::take(&mut self.inbox.readers) {
+        let Some(socket) = self.socket.get_mut() else {
+            return;
+        };
+        for reader in std::mem::take(&mut socket.readers) {
             self.answer(&reader.pid, reader.token, (atoms::error(), reason));
         }
     }

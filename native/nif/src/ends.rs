@@ -6,6 +6,7 @@ use rustler::{Atom, Encoder, Term};
 
 use crate::atoms;
 use crate::conn::{Held, Phase};
+use crate::front::Front;
 use crate::options::Active;
 
 impl<'e> Held<'_, 'e> {
@@ -32,7 +33,7 @@ impl<'e> Held<'_, 'e> {
 
     /// The owner closes the socket, or has died.
     pub fn close_by_owner(&mut self) {
-        let reason = match self.options.draining {
+        let reason = match self.draining {
             true => CloseReason::Shutdown,
             false => CloseReason::ServerClosed,
         };
@@ -42,8 +43,8 @@ impl<'e> Held<'_, 'e> {
     /// Closes the socket over its owner's head; what `send` took still goes out.
     pub fn close_for(&mut self, reason: CloseReason) {
         if self.is_open() {
-            let told = std::mem::replace(&mut self.inbox.end_told, true);
-            if self.options.active != Active::False && !told {
+            let told = std::mem::replace(&mut self.socket.end_told, true);
+            if self.socket.options.active != Active::False && !told {
                 self.tell_owner(closed_message);
             }
             self.close(reason);
@@ -79,12 +80,16 @@ impl<'e> Held<'_, 'e> {
 
     /// The far side reset: what was under way is dropped, and what has not been read.
     pub fn peer_reset(&mut self, reason: CloseReason) {
-        self.inbox.reset = true;
+        self.socket.reset = true;
         self.broken_off(reason);
     }
 
     fn broken_off(&mut self, reason: CloseReason) {
-        self.inbox.clear();
+        // A request that came whole before is served: it may be a user's last word.
+        let may_be_served = self.socket.reset && matches!(self.front, Front::Http(_));
+        if !may_be_served {
+            self.drop_unread();
+        }
         self.peer_closed(reason);
     }
 
@@ -110,7 +115,7 @@ impl<'e> Held<'_, 'e> {
 
     /// `shutdown(read)`: what is there can be read, what still comes is dropped.
     pub fn stop_reading(&mut self) {
-        self.inbox.deaf = true;
+        self.socket.deaf = true;
         self.inbox.ended.get_or_insert(CloseReason::Normal);
         self.pump();
     }
@@ -118,25 +123,26 @@ impl<'e> Held<'_, 'e> {
     /// What the end of the stream is to its reader: `None` is a plain end.
     pub fn end_error(&mut self) -> Option<Atom> {
         // Told once; after that it is an end like any other.
-        let reset = std::mem::take(&mut self.inbox.reset);
-        let shown = reset && self.options.show_econnreset;
+        let socket = self.socket.get_mut();
+        let reset = socket.is_some_and(|socket| std::mem::take(&mut socket.reset));
+        let shown = reset && self.socket.options.show_econnreset;
         shown.then(atoms::econnreset)
     }
 
     /// The reader has come to the end of the stream, or to a packet that cannot be had.
     pub fn at_end(&mut self, error: Option<Atom>) {
-        self.inbox.clear();
+        self.drop_unread();
         let reason = *self.inbox.ended.get_or_insert(CloseReason::Normal);
         self.fail_readers(error.unwrap_or(atoms::closed()));
-        let active = self.options.active != Active::False;
-        if active && !self.inbox.end_told {
-            self.inbox.end_told = true;
+        let active = self.socket.options.active != Active::False;
+        if active && !self.socket.end_told {
+            self.socket.end_told = true;
             if let Some(error) = error {
                 self.tell_owner(|env, socket| (atoms::tcp_error(), socket, error).encode(env));
             }
             self.tell_owner(closed_message);
         }
-        match (self.options.exit_on_close, active) {
+        match (self.socket.options.exit_on_close, active) {
             (true, true) => self.close(reason),
             // A passive socket can still be asked and told things, as a port can.
             (true, false) => self.say_close(reason),
@@ -144,13 +150,24 @@ impl<'e> Held<'_, 'e> {
         }
     }
 
+    /// Nobody will read what is here.
+    fn drop_unread(&mut self) {
+        self.inbox.clear();
+        if let Some(socket) = self.socket.get_mut() {
+            socket.requests = None;
+        }
+    }
+
     /// The Erlang side of closing.
     fn close_socket(&mut self) {
         self.front_closed();
-        self.options.active = Active::False;
-        self.inbox.clear();
+        self.drop_unread();
         self.fail_readers(atoms::closed());
-        for (pid, token) in std::mem::take(&mut self.watchers) {
+        let watchers = self.socket.get_mut().map(|socket| {
+            socket.options.active = Active::False;
+            std::mem::take(&mut socket.watchers)
+        });
+        for (pid, token) in watchers.unwrap_or_default() {
             self.answer(&pid, token, atoms::closed());
         }
         self.drop_owner();

@@ -12,6 +12,7 @@ use rustler::{Encoder, Env, ResourceArc, Term};
 
 use crate::atoms;
 use crate::conn::{Conn, hold};
+use crate::front::News;
 use crate::link::Link;
 use crate::outbox::ALL_MAX;
 
@@ -74,6 +75,7 @@ pub fn feed<'e>(env: Env<'e>, link: &ResourceArc<Link>, chunk: &[u8]) -> Fed<'e>
     for conn in std::mem::take(&mut feeding.touched) {
         feeding.serve(&conn);
     }
+    feeding.news.extend(news(env, link));
     link.acknowledge(env, Machine::ack);
     let used = chunk.len() - input.len();
     rustler::schedule::consume_timeslice(env, TIMESLICE_PERCENT);
@@ -84,6 +86,16 @@ pub fn feed<'e>(env: Env<'e>, link: &ResourceArc<Link>, chunk: &[u8]) -> Fed<'e>
         news: feeding.news,
         fatal,
     }
+}
+
+/// What the fronts of a link's connections have for its receiver.
+pub fn news<'e>(env: Env<'e>, link: &Link) -> impl Iterator<Item = Term<'e>> {
+    std::iter::from_fn(move || {
+        Some(match link.news.pop()? {
+            News::Request(conn, key) => (atoms::request(), conn, key).encode(env),
+            News::Refused(id, text) => (atoms::refused(), id.get(), text).encode(env),
+        })
+    })
 }
 
 impl<'e> Feeding<'_, 'e> {

@@ -70,11 +70,17 @@ pub fn item<'e>(env: Env<'e>, item: &Item, strings: Strings<'_, 'e>) -> Term<'e>
     }
 }
 
-fn method_term<'e>(env: Env<'e>, method: Method, strings: Strings<'_, 'e>) -> Term<'e> {
+/// `'GET'` and such, or a string.
+pub fn method_term<'e>(env: Env<'e>, method: Method, strings: Strings<'_, 'e>) -> Term<'e> {
     match method.known().zip(METHODS.get()) {
         Some((at, atoms)) => atoms[at].encode(env),
         None => strings.term(env, method.raw()),
     }
+}
+
+/// The atom of a known header (its place in [`KNOWN_HEADERS`]).
+pub fn header_atom(place: usize) -> Option<Atom> {
+    HEADERS.get()?.get(place).copied()
 }
 
 fn header_term<'e>(env: Env<'e>, name: &Name, value: &[u8], strings: Strings<'_, 'e>) -> Term<'e> {

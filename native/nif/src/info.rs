@@ -8,7 +8,7 @@ use rustler::types::tuple::make_tuple;
 use rustler::{Atom, Encoder, Env, Term};
 
 use crate::atoms;
-use crate::conn::{Count, Held, Phase};
+use crate::conn::{Held, Phase};
 use crate::limits::{self, Shown};
 use crate::link::Link;
 use crate::outbox::{ALL_MAX, DATA_HIGH};
@@ -31,20 +31,21 @@ pub fn address(env: Env<'_>, address: SocketAddr) -> Term<'_> {
 impl<'e> Held<'_, 'e> {
     /// One counter of `inet:getstat/2`; `None` for a name it does not know.
     pub fn stat(&self, name: Atom) -> Option<u64> {
-        let stats = &self.stats;
+        let (received, sent) = (self.traffic.received, self.traffic.sent);
+        let (taken, given) = (self.socket.received, self.socket.sent);
         let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());
-        let average = |count: Count| count.bytes.checked_div(count.count).unwrap_or(0);
+        let average = |bytes: u64, count| bytes.checked_div(count).unwrap_or(0);
         let known = [
-            (atoms::recv_oct(), stats.received.bytes),
-            (atoms::recv_cnt(), stats.received.count),
-            (atoms::recv_max(), stats.received.max),
-            (atoms::recv_avg(), average(stats.received)),
+            (atoms::recv_oct(), received),
+            (atoms::recv_cnt(), taken.count),
+            (atoms::recv_max(), taken.max),
+            (atoms::recv_avg(), average(received, taken.count)),
             // The deviation of packet sizes is not kept: nobody has been seen to ask for it.
             (atoms::recv_dvi(), 0),
-            (atoms::send_oct(), stats.sent.bytes),
-            (atoms::send_cnt(), stats.sent.count),
-            (atoms::send_max(), stats.sent.max),
-            (atoms::send_avg(), average(stats.sent)),
+            (atoms::send_oct(), sent),
+            (atoms::send_cnt(), given.count),
+            (atoms::send_max(), given.max),
+            (atoms::send_avg(), average(sent, given.count)),
             (atoms::send_pend(), pending as u64),
         ];
         let found = known.into_iter().find(|(known, _)| *known == name)?;
@@ -64,21 +65,21 @@ impl<'e> Held<'_, 'e> {
             (atoms::state(), self.state_name().encode(env)),
             (atoms::reason(), self.reason()),
             (atoms::owner(), self.owner_term()),
-            (atoms::received(), self.stats.received.bytes.encode(env)),
-            (atoms::sent(), self.stats.sent.bytes.encode(env)),
+            (atoms::received(), self.traffic.received.encode(env)),
+            (atoms::sent(), self.traffic.sent.encode(env)),
             (atoms::queued(), self.inbox.buffer.len().encode(env)),
             (atoms::buffer(), self.inbox.buffer.allocated().encode(env)),
             (
                 atoms::send_pend(),
                 pending.map_or(0, |p| p.bytes()).encode(env),
             ),
-            (atoms::waiting(), self.inbox.readers.len().encode(env)),
+            (atoms::waiting(), self.socket.readers.len().encode(env)),
         ]
     }
 
     fn owner_term(&self) -> Term<'e> {
-        match self.owner {
-            Some((pid, _)) => pid.encode(self.env),
+        match self.owner() {
+            Some(pid) => pid.encode(self.env),
             None => atoms::undefined().encode(self.env),
         }
     }

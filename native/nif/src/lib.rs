@@ -23,6 +23,7 @@ mod outbound;
 mod outbox;
 mod pending;
 mod requests;
+mod socket;
 mod sync;
 mod watch;
 

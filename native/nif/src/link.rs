@@ -16,6 +16,7 @@ use rustler::{Env, LocalPid, Resource, ResourceArc};
 
 use crate::atoms;
 use crate::conn::{Conn, Phase, hold};
+use crate::front::News;
 use crate::limits::{Held, Hits};
 use crate::outbox::{ALL_MAX, DATA_LOW, Outbox};
 use crate::sync::lock;
@@ -72,7 +73,9 @@ pub struct Link {
     wheel: Mutex<Wheel>,
     /// Connections that have more to hand out than one go allows.
     ready: SegQueue<ResourceArc<Conn>>,
-    /// The receiver, as far as `ready` is concerned.
+    /// What the fronts have for the receiver.
+    pub news: SegQueue<News>,
+    /// The receiver, as far as `ready` and `news` are concerned.
     parking: Parking,
     /// Connections with credit and no room in the outbox.
     stalled: SegQueue<ResourceArc<Conn>>,
@@ -165,6 +168,7 @@ impl Link {
             awake: AtomicU32::new(0),
             wheel: Mutex::default(),
             ready: SegQueue::new(),
+            news: SegQueue::new(),
             parking,
             stalled: SegQueue::new(),
             lingering: Mutex::default(),
@@ -247,6 +251,16 @@ impl Link {
     /// Calls a connection again later, in the receiver's time.
     pub fn defer(&self, env: Env, conn: ResourceArc<Conn>) {
         self.ready.push(conn);
+        self.wake_receiver(env);
+    }
+
+    /// Has the log say what a client did that it was refused for.
+    pub fn blame(&self, env: Env, id: ConnectionId, text: &str) {
+        self.news.push(News::Refused(id, text.to_owned()));
+        self.wake_receiver(env);
+    }
+
+    fn wake_receiver(&self, env: Env) {
         if self.parking.wake() {
             let _ = env.send(&self.receiver, atoms::ready());
         }
@@ -425,6 +439,8 @@ impl Link {
         for conn in &batch {
             hold(conn, env).peer_closed(reason);
         }
+        // Requests in there would keep the link.
+        while self.news.pop().is_some() {}
         !batch.is_empty()
     }
 }

@@ -21,8 +21,8 @@ pub enum Active {
 /// Why an option was not taken; the caller sees `{error, einval}`.
 pub struct BadOption;
 
-/// What `setopts` and `getopts` know. One per connection, so it is kept small: what only a kernel
-/// socket would act on is remembered in `other`, which most connections never allocate.
+/// What `setopts` and `getopts` know. What only a kernel socket would act on is remembered in
+/// `other`, which most connections never allocate.
 #[derive(Clone)]
 pub struct Options {
     /// How the byte stream is cut into packets.
@@ -37,9 +37,6 @@ pub struct Options {
     pub show_econnreset: bool,
     /// A `send` that times out closes the socket.
     pub send_timeout_close: bool,
-    /// Not for `setopts`: the client was told to go, or is about to be. The next HTTP response says
-    /// that it is the last one.
-    pub draining: bool,
     /// Bytes of each binary delivered as a list in front of it.
     pub header: u16,
     /// Longest line of `{packet, line}`.
@@ -57,27 +54,24 @@ pub struct Options {
     other: Vec<(Atom, i64)>,
 }
 
-impl Default for Options {
+impl Options {
     /// inet's own, but for `binary` and passive: whoever accepts says what it wants.
-    fn default() -> Self {
-        Options {
-            packet: Mode::Raw,
-            active: Active::False,
-            list: false,
-            exit_on_close: true,
-            show_econnreset: false,
-            send_timeout_close: false,
-            draining: false,
-            header: 0,
-            buffer: 1460,
-            line_delimiter: b'\n',
-            packet_size: 0,
-            send_timeout: None,
-            high_watermark: 8192,
-            low_watermark: 4096,
-            other: Vec::new(),
-        }
-    }
+    pub const NEW: Options = Options {
+        packet: Mode::Raw,
+        active: Active::False,
+        list: false,
+        exit_on_close: true,
+        show_econnreset: false,
+        send_timeout_close: false,
+        header: 0,
+        buffer: 1460,
+        line_delimiter: b'\n',
+        packet_size: 0,
+        send_timeout: None,
+        high_watermark: 8192,
+        low_watermark: 4096,
+        other: Vec::new(),
+    };
 }
 
 /// What a change of `{active, _}` asks for; a count is relative to the one that runs.

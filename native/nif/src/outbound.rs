@@ -7,6 +7,7 @@ use rustler::Atom;
 
 use crate::atoms;
 use crate::conn::{Held, Phase, token};
+use crate::front::Front;
 use crate::pending::Pending;
 
 /// What became of a `send`.
@@ -23,15 +24,29 @@ impl Held<'_, '_> {
     /// Takes `data` whole, or not at all. As with a port, what is taken goes out in the order
     /// of the calls even when the caller later times out.
     pub fn send(&mut self, data: &[u8], packet: Mode) -> Sent {
+        match self.queue(data, packet, true) {
+            Ok(()) => {
+                if let Front::Http(http) = &mut self.front {
+                    http.sent();
+                }
+                self.wait_for_room()
+            }
+            Err(reason) => Sent::Error(reason),
+        }
+    }
+
+    /// The same without waiting for anything, for who calls [`Held::wait_or_flush`] behind it.
+    /// With `closes`, a response of a connection that is to go gets a `Connection: close`.
+    pub fn queue(&mut self, data: &[u8], packet: Mode, closes: bool) -> Result<(), Atom> {
         if !self.may_send() {
-            return Sent::Error(atoms::closed());
+            return Err(atoms::closed());
         }
         let Some((header, header_len)) = packet_header(packet, data.len()) else {
-            return Sent::Error(atoms::emsgsize());
+            return Err(atoms::emsgsize());
         };
         let header = &header[..header_len];
-        self.stats.sent.add(header.len() + data.len());
-        let (line, rest) = match self.options.draining {
+        self.count_sent(header.len() + data.len());
+        let (line, rest) = match self.draining && closes {
             true => data.split_at(status_line(data)),
             false => (data, &data[..0]),
         };
@@ -40,10 +55,10 @@ impl Held<'_, '_> {
         } else {
             b"Connection: close\r\n"
         };
-        if !self.push_parts(&[header, line, close, rest]) {
-            return Sent::Error(atoms::enobufs());
+        match self.push_parts(&[header, line, close, rest]) {
+            true => Ok(()),
+            false => Err(atoms::enobufs()),
         }
-        self.wait_for_room()
     }
 
     /// Takes what a front's process sends: `parts` one behind the other, with nothing between.
@@ -51,9 +66,7 @@ impl Held<'_, '_> {
         if !self.may_send() {
             return Sent::Error(atoms::closed());
         }
-        self.stats
-            .sent
-            .add(parts.iter().map(|part| part.len()).sum());
+        self.count_sent(parts.iter().map(|part| part.len()).sum());
         if !self.push_parts(parts) {
             return Sent::Error(atoms::enobufs());
         }
@@ -116,7 +129,7 @@ impl Held<'_, '_> {
     fn wait_for_room(&mut self) -> Sent {
         self.wait_or_flush();
         let pid = self.env.pid();
-        let (high, timeout) = (self.options.high_watermark, self.options.send_timeout);
+        let (high, timeout) = (self.socket.options.high_watermark, self.send_timeout());
         match &mut self.pending {
             Some(pending) if pending.bytes() > high as usize => {
                 let token = token();
@@ -164,7 +177,7 @@ impl Held<'_, '_> {
                 break;
             }
         }
-        if pending.bytes() <= self.options.low_watermark as usize {
+        if pending.bytes() <= self.socket.options.low_watermark as usize {
             for (pid, token) in pending.senders.drain(..) {
                 self.answer(&pid, token, atoms::ok());
             }
@@ -182,7 +195,7 @@ impl Held<'_, '_> {
 
     /// What waits with credit waits for room in the outbox, and is called again when there is
     /// some; unless there is some by now, for then nobody would call.
-    fn wait_or_flush(&mut self) {
+    pub fn wait_or_flush(&mut self) {
         while self.flow.credit() > 0 && self.is_stalled() && self.conn.link.outbox.is_roomy() {
             self.flush_once();
         }
@@ -219,7 +232,7 @@ impl Held<'_, '_> {
             return false;
         };
         pending.senders.remove(at);
-        if self.options.send_timeout_close {
+        if self.send_timeout_close {
             self.abort(CloseReason::Timeout);
         }
         true

@@ -20,7 +20,7 @@ pub struct Requests {
 
 /// The next item out of the buffer.
 pub fn take<'e>(env: Env<'e>, state: &mut State) -> Taken<'e> {
-    let requests = state.inbox.requests.get_or_insert_with(|| {
+    let requests = state.socket.requests.get_or_insert_with(|| {
         Box::new(Requests {
             reader: HttpReader::new(false),
             body: None,
@@ -43,7 +43,7 @@ pub fn take<'e>(env: Env<'e>, state: &mut State) -> Taken<'e> {
     let used = before - input.len();
     state.inbox.buffer.consume(used);
     if matches!(taken, Taken::Packet(..)) {
-        state.stats.received.add(used);
+        state.count_received(used);
     }
     taken
 }

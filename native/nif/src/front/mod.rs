@@ -14,10 +14,16 @@
 //! | `closed` | the connection is over; the front is dropped after this |
 
 pub mod http;
+mod request_terms;
 pub mod stream;
+mod upload;
 pub mod ws;
 
-use crate::conn::Held;
+use megaphone_proto::frame::ConnectionId;
+use rustler::{Encoder, ResourceArc, Term};
+
+use crate::atoms;
+use crate::conn::{Conn, Held};
 use http::Http;
 use stream::Stream;
 use ws::Ws;
@@ -37,10 +43,28 @@ pub enum Front {
     Stream(Stream),
 }
 
-impl Held<'_, '_> {
+/// What a front has for its link's receiver.
+pub enum News {
+    /// A request of this connection is ready for a process, under the key of its service.
+    Request(ResourceArc<Conn>, i64),
+    /// A connection's client was refused, for this.
+    Refused(ConnectionId, String),
+}
+
+impl<'e> Held<'_, 'e> {
     /// Whether bytes go to a front and not to readers.
     pub fn has_front(&self) -> bool {
         !matches!(self.front, Front::Plain)
+    }
+
+    /// What it speaks, for `conn_info`.
+    pub fn front_fact(&self) -> Option<Term<'e>> {
+        match self.front {
+            Front::Plain => None,
+            Front::Http(_) => Some(self.http_fact()),
+            Front::Ws(_) => Some(atoms::websocket().encode(self.env)),
+            Front::Stream(_) => Some(atoms::stream().encode(self.env)),
+        }
     }
 
     /// Bytes have arrived, or there is time to go on.
@@ -88,6 +112,13 @@ impl Held<'_, '_> {
             Front::Plain | Front::Stream(_) => self.close_by_owner(),
             Front::Http(_) => self.http_owner_down(),
             Front::Ws(_) => self.ws_owner_down(),
+        }
+    }
+
+    /// The node goes away, or this listener: the client is to go when what is under way is over.
+    pub fn front_draining(&mut self) {
+        if let Front::Http(_) = self.front {
+            self.http_draining();
         }
     }
 

@@ -76,9 +76,9 @@ impl<'e> Held<'_, 'e> {
             if let Front::Stream(stream) = &mut self.front {
                 stream.wanted = false;
             }
-            if let Some((owner, _)) = &self.owner {
+            if let Some(owner) = self.owner() {
                 // An owner that is gone closes the connection by its monitor.
-                let _ = self.env.send(owner, (atoms::stream_message(), piece));
+                let _ = self.env.send(&owner, (atoms::stream_message(), piece));
             }
         }
         self.stream_credit();
@@ -136,7 +136,7 @@ impl<'e> Held<'_, 'e> {
                     let bytes: Term = NewBinary::from_slice(env, &bytes[..length]).into();
                     let piece = (kind_atom(kind), bytes).encode(env);
                     self.inbox.buffer.consume(length);
-                    self.stats.received.add(length);
+                    self.count_received(length);
                     break Ok(Next::Piece(piece));
                 }
                 Err(Malformed::DocumentType) => break Err(atoms::document_type()),

@@ -57,18 +57,23 @@ enum Stage {
 /// One WebSocket.
 pub struct Ws {
     reader: Reader,
-    terms: Terms,
+    /// As the owner's [`Terms`].
+    max_message: u32,
+    ping_interval: u16,
+    timeout: u16,
     /// The second of `Link::awake` in which the client last sent something whole.
     heard: u32,
     stage: Stage,
     /// It was pinged since.
     pinged: bool,
-    /// The last message was binary.
+    /// The owner's next message goes out as binary.
     binary: bool,
+    /// Which is as the last one came.
+    in_kind: bool,
 }
 
 /// A million idle ones are kept.
-const _: () = assert!(size_of::<Ws>() <= 32);
+const _: () = assert!(size_of::<Ws>() <= 24);
 
 /// What the buffer begins with.
 enum Found<'e> {
@@ -88,11 +93,14 @@ impl Ws {
     fn new(terms: Terms, now: u32) -> Self {
         Ws {
             reader: Reader::default(),
-            terms,
+            max_message: terms.max_message,
+            ping_interval: terms.ping_interval,
+            timeout: terms.timeout,
             heard: now,
             stage: Stage::Busy,
             pinged: false,
             binary: false,
+            in_kind: terms.in_kind,
         }
     }
 
@@ -107,13 +115,13 @@ impl Ws {
     }
 
     fn timeout_at(&self) -> Option<u32> {
-        let seconds = u32::from(self.terms.timeout);
+        let seconds = u32::from(self.timeout);
         (seconds > 0).then(|| self.after(seconds))
     }
 
     /// When to ping, or to wait for the pong no longer.
     fn ping_at(&self) -> Option<u32> {
-        let seconds = u32::from(self.terms.ping_interval) * (1 + u32::from(self.pinged));
+        let seconds = u32::from(self.ping_interval) * (1 + u32::from(self.pinged));
         (seconds > 0).then(|| self.after(seconds))
     }
 
@@ -155,7 +163,7 @@ impl<'e> Held<'_, 'e> {
         if ws.stage == Stage::Closing {
             return Sent::Error(atoms::closed());
         }
-        let opcode = match ws.terms.in_kind && ws.binary {
+        let opcode = match ws.binary {
             true => Opcode::Binary,
             false => Opcode::Text,
         };
@@ -182,9 +190,9 @@ impl<'e> Held<'_, 'e> {
 
     pub(super) fn ws_pump(&mut self) {
         let message = self.ws_advance();
-        if let (Some(message), Some((owner, _))) = (message, &self.owner) {
+        if let (Some(message), Some(owner)) = (message, self.owner()) {
             // An owner that is gone closes the connection by its monitor.
-            let _ = self.env.send(owner, (atoms::ws_message(), message));
+            let _ = self.env.send(&owner, (atoms::ws_message(), message));
         }
     }
 
@@ -236,10 +244,7 @@ impl<'e> Held<'_, 'e> {
     /// It is over, for whatever reason: the client is told if it was not, and so is the owner.
     pub(super) fn ws_closed(&mut self, ws: &Ws) {
         if ws.stage != Stage::Closing && self.inbox.ended.is_none() {
-            let own = self
-                .owner
-                .as_ref()
-                .is_some_and(|(owner, _)| *owner == self.env.pid());
+            let own = self.owner() == Some(self.env.pid());
             self.say(&put_close(Some(if own { 1000 } else { 1001 }), ""));
         }
         self.tell_owner(closed_message);
@@ -360,7 +365,7 @@ impl<'e> Held<'_, 'e> {
             return Found::Later;
         }
         let mut input = bytes;
-        let found = match ws.reader.next(&mut input, ws.terms.max_message as usize) {
+        let found = match ws.reader.next(&mut input, ws.max_message as usize) {
             Ok(None) => Found::More,
             Ok(Some(Event::Fragment)) => Found::Fragment,
             Ok(Some(Event::Ping(payload))) => Found::Ping(payload),
@@ -370,8 +375,8 @@ impl<'e> Held<'_, 'e> {
                 let mut binary = NewBinary::new(env, payload.len());
                 match payload.copy_to(&mut binary) {
                     Ok(()) => {
-                        ws.binary = kind == Kind::Binary;
-                        state.stats.received.add(payload.len());
+                        ws.binary = ws.in_kind && kind == Kind::Binary;
+                        state.traffic.received += payload.len() as u64;
                         Found::Message(binary.into())
                     }
                     Err(fault) => Found::Fault(fault),

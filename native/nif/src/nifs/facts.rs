@@ -20,13 +20,15 @@ fn set_active<'a>(env: Env<'a>, conn: ConnArg, active: Term<'a>) -> Term<'a> {
 #[rustler::nif]
 fn setopts<'a>(env: Env<'a>, conn: ConnArg, list: Term<'a>) -> Term<'a> {
     let mut held = hold(&conn, env);
-    let change = match Change::parse(&held.options, list) {
+    let change = match Change::parse(&held.socket.options, list) {
         Ok(change) if held.is_open() => change,
         _ => return error(env, atoms::einval()),
     };
-    held.options = change.options;
-    if let Mode::Http { headers_only, .. } = held.options.packet {
-        held.inbox.http.switch(headers_only);
+    let options = &change.options;
+    held.set_send_timeout(options.send_timeout, options.send_timeout_close);
+    held.socket.options = change.options;
+    if let Mode::Http { headers_only, .. } = held.socket.options.packet {
+        held.socket.http.switch(headers_only);
     }
     apply(env, held, change.active)
 }
@@ -42,7 +44,9 @@ fn apply<'a>(env: Env<'a>, mut held: Held, active: Option<ActiveChange>) -> Term
 
 #[rustler::nif]
 fn getopts<'a>(env: Env<'a>, conn: ConnArg, names: Vec<Atom>) -> Term<'a> {
-    each(&conn, env, names, |held, name| held.options.get(env, name))
+    each(&conn, env, names, |held, name| {
+        held.socket.options.get(env, name)
+    })
 }
 
 #[rustler::nif]
@@ -82,5 +86,8 @@ fn conn_id(conn: ConnArg) -> u64 {
 
 #[rustler::nif]
 fn conn_info<'a>(env: Env<'a>, conn: ConnArg) -> Vec<(Atom, Term<'a>)> {
-    hold(&conn, env).info()
+    let held = hold(&conn, env);
+    let mut info = held.info();
+    info.extend(held.front_fact().map(|fact| (atoms::front(), fact)));
+    info
 }

@@ -14,7 +14,7 @@ use rustler::{
 use super::handshake::HandshakeArg;
 use super::{close_reason, error};
 use crate::atoms;
-use crate::feed::{Fed, feed as feed_link};
+use crate::feed::{Fed, feed as feed_link, news};
 use crate::limits;
 use crate::link::{Link, Settings};
 use crate::memory;
@@ -130,8 +130,10 @@ fn drain(env: Env<'_>, link: LinkArg) -> Term<'_> {
 }
 
 #[rustler::nif]
-fn ready(env: Env, link: LinkArg) -> Atom {
-    more_or_done(link.serve_ready(env))
+fn ready(env: Env<'_>, link: LinkArg) -> Term<'_> {
+    let more = more_or_done(link.serve_ready(env));
+    let news: Vec<_> = news(env, &link).collect();
+    (more, news).encode(env)
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]

@@ -2,6 +2,7 @@
 //! the caller asks for again, or runs on a dirty scheduler.
 
 mod facts;
+mod front;
 mod handshake;
 mod http;
 mod links;

@@ -7,9 +7,9 @@ use super::{ConnArg, close_reason, error};
 use crate::atoms;
 use crate::conn::{hold, token};
 use crate::deliver::Got;
-use crate::inbox::Want;
 use crate::options::{Active, active_change};
 use crate::outbound::Sent;
+use crate::socket::Want;
 
 // ---- reading -----------------------------------------------------------------------------
 
@@ -71,7 +71,7 @@ fn send_bytes<'a>(env: Env<'a>, conn: &ConnArg, data: Term<'a>, packet: Option<M
         return error(env, atoms::einval());
     };
     let mut held = hold(conn, env);
-    let packet = packet.unwrap_or(held.options.packet);
+    let packet = packet.unwrap_or(held.socket.options.packet);
     sent(env, held.send(&bytes, packet))
 }
 
@@ -124,7 +124,9 @@ fn close_for(env: Env, conn: ConnArg, reason: Term) -> NifResult<Atom> {
 /// one, and its end is that of a node that stops.
 #[rustler::nif]
 fn set_draining(env: Env, conn: ConnArg) -> Atom {
-    hold(&conn, env).options.draining = true;
+    let mut held = hold(&conn, env);
+    held.draining = true;
+    held.front_draining();
     atoms::ok()
 }
 
@@ -142,12 +144,12 @@ fn hand_over(env: Env<'_>, conn: ConnArg) -> Term<'_> {
         return error(env, atoms::closed());
     }
     let caller = env.pid();
-    if held.owner.is_some_and(|(owner, _)| owner != caller) {
+    if held.owner().is_some_and(|owner| owner != caller) {
         return error(env, atoms::not_owner());
     }
-    let active = held.options.get(env, atoms::active());
-    held.options.active = Active::False;
-    held.inbox.handing = true;
+    let active = held.socket.options.get(env, atoms::active());
+    held.socket.options.active = Active::False;
+    held.socket.handing = true;
     (atoms::ok(), active).encode(env)
 }
 
@@ -157,12 +159,12 @@ fn set_owner<'a>(env: Env<'a>, conn: ConnArg, owner: LocalPid, active: Term) -> 
     if !held.is_open() {
         return error(env, atoms::einval());
     }
-    held.inbox.handing = false;
+    held.socket.handing = false;
     if !held.set_owner(owner) {
         return error(env, atoms::badarg());
     }
     // What somebody has set since the hand-over began is newer than what was saved.
-    if held.options.active == Active::False
+    if held.socket.options.active == Active::False
         && let Ok(change) = active_change(active)
     {
         let _ = held.set_active(change);
@@ -178,6 +180,6 @@ fn watch(env: Env<'_>, conn: ConnArg, pid: LocalPid) -> Term<'_> {
         return error(env, atoms::closed());
     }
     let token = token();
-    held.watchers.push((pid, token));
+    held.socket.watchers.push((pid, token));
     (atoms::ok(), token).encode(env)
 }

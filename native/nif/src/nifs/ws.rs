@@ -30,8 +30,7 @@ fn ws_start<'a>(
         return Ok(error(env, atoms::closed()));
     }
     if send_timeout.is_some() {
-        held.options.send_timeout = send_timeout;
-        held.options.send_timeout_close = true;
+        held.set_send_timeout(send_timeout, true);
     }
     held.ws_start(terms);
     Ok(atoms::ok().encode(env))
