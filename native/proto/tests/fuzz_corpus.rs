@@ -110,3 +110,8 @@ fn http_heads() {
 fn link_operations() {
     replay("link_operations", targets::link_operations);
 }
+
+#[test]
+fn websocket() {
+    replay("websocket", targets::websocket);
+}

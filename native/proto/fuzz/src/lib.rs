@@ -7,12 +7,14 @@ mod control;
 mod frames;
 mod http_heads;
 mod link_operations;
+mod websocket;
 
 pub use control::control;
 pub use frames::frames;
 pub use http_heads::http_heads;
 pub use link_operations::link_operations;
 pub use link_operations::world::choice::{Choices, mix};
+pub use websocket::websocket;
 
 /// Cuts `bytes` into pieces whose sizes `sizes` tells, again and again.
 fn pieces<'a>(mut bytes: &'a [u8], sizes: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
