@@ -9,7 +9,7 @@
 
 -include_lib("kernel/include/logger.hrl").
 
--type kind() :: reset | overload | no_service.
+-type kind() :: reset | refused | overload | no_service.
 
 -record(log, {%% Name and address.
               who :: iodata(),

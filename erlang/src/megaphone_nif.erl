@@ -15,7 +15,8 @@
          shutdown/3, close/1, close/2, set_draining/1, abort/2, hand_over/1, set_owner/3, watch/2, set_active/2,
          setopts/2, getopts/2, getstat/2, addresses/1, conn_id/1, conn_info/1]).
 %% HTTP requests and WebSocket messages of a connection
--export([http_service/1, http_start/2, http_request/1, http_reply/3, http_hold/3, http_detach/1,
+-export([http_service/1, http_start/2, http_request/1, http_request_large/1, http_reply/3,
+         http_reply_large/3, http_hold/3, http_detach/1,
          ws_start/3, ws_next/1, ws_send/2, ws_close/3]).
 %% stanzas of an XML stream
 -export([stream_start/3, stream_next/1, stream_restart/1]).
@@ -40,14 +41,19 @@
           send_timeout := pos_integer(),         % in which the client takes nothing of an answer
           max_body := pos_integer()}.            % of a body that is given whole
 %% A request as `#request{}' wants it. `Path' is decoded, split and normalized, `bad' where that
-%% cannot be. `Headers' are the last one first, with names as ejabberd_http normalizes them.
+%% cannot be, or where ejabberd_http takes no such request (another method, a POST or PUT without a
+%% body). `Query' is of the body where the method is POST: `[]' where that says that it is XML or
+%% JSON, or has more than 64 kB. `Headers' are the last one first, with names as ejabberd_http
+%% normalizes them. `Host' is in small letters, and not yet prepared. `Data' is the body of a POST.
+%% `KeepAlive' is false also when the node wants the client to go.
 -type http_request() ::
         {Method :: atom() | binary(), Version :: {1, 0 | 1}, RawPath :: binary() | other,
          Path :: [binary()] | bad, Query :: [{binary() | nokey, binary()}],
          Headers :: [{atom() | binary(), binary()}],
-         Host :: {binary(), inet:port_number() | undefined} | undefined | error,
+         Host :: {binary(), non_neg_integer() | undefined} | undefined | error,
          Lang :: binary(), Length :: non_neg_integer(), Data :: binary(),
-         KeepAlive :: boolean(), Upgrade :: boolean()}.
+         KeepAlive :: boolean(), Upgrade :: boolean(),
+         Peer :: {inet:ip_address(), inet:port_number()}}.
 -type close_reason() :: normal | client_closed | server_closed | idle | timeout | refused | limit
                       | protocol_error | overload | link_lost | shutdown | internal.
 -type handshake_options() ::
@@ -59,7 +65,7 @@
           idle_timeout := pos_integer() | nil, peer := term(), local := term()}.
 -type news() :: {open, conn(), Service :: binary() | undefined, Id :: non_neg_integer()}
               | {request, conn(), Key :: term()}
-              | {reset, Id :: non_neg_integer(), Text :: binary()}
+              | {reset | refused, Id :: non_neg_integer(), Text :: binary()}
               | {pong, Word :: binary()}
               | {goaway, Reason :: binary(), RetryAfter :: non_neg_integer() | nil,
                  Within :: non_neg_integer() | nil}
@@ -163,7 +169,8 @@ feed(_Link, _Chunk, _Offset) -> not_loaded().
 -spec drain(link()) -> binary() | empty.
 drain(_Link) -> not_loaded().
 
--spec ready(link()) -> more | done.
+%% @doc Serves some of the connections that wait for it.
+-spec ready(link()) -> {more | done, [news()]}.
 ready(_Link) -> not_loaded().
 
 -spec tick(link(), Seconds :: non_neg_integer(), Parked :: boolean()) ->
@@ -288,15 +295,24 @@ http_start(_Conn, _Service) -> not_loaded().
 
 %% @doc The request that was told. Its handler is the caller, from now on the connection's owner:
 %% if it dies before it has answered, the client gets a 500 and the connection closes.
-%% The body of a `PUT' is not in it: it is read with {@link recv/2}.
--spec http_request(conn()) -> {ok, http_request()} | {error, closed}.
+%% The body of a `PUT' is not in it: it is read with {@link recv/2}, `{error, closed}' behind its
+%% end. A request that came whole is given though its client has gone. `large': ask
+%% {@link http_request_large/1}, on a dirty scheduler.
+-spec http_request(conn()) -> {ok, http_request()} | large | {error, closed}.
 http_request(_Conn) -> not_loaded().
+
+-spec http_request_large(conn()) -> {ok, http_request()} | {error, closed}.
+http_request_large(_Conn) -> not_loaded().
 
 %% @doc Sends the (rest of the) answer and ends the request; any process may. It never blocks: what
 %% the client does not take waits here, up to `send_timeout' without progress. `next': another
 %% request is there, for the caller to serve. With `close' the connection closes behind it.
 -spec http_reply(conn(), iodata(), keep | close) -> idle | next | closed.
 http_reply(_Conn, _Data, _Then) -> not_loaded().
+
+%% @doc The same for more than 256 kB, whose copy would take a scheduler too long.
+-spec http_reply_large(conn(), iodata(), keep | close) -> idle | next | closed.
+http_reply_large(_Conn, _Data, _Then) -> not_loaded().
 
 %% @doc Lets go of the request without an answer: it comes later, from any process. The watcher
 %% gets `{'$megaphone_gone', Token}' when the client goes before that.

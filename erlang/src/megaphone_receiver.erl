@@ -205,11 +205,9 @@ handle_info('$megaphone_resume', #state{transport = undefined} = State) ->
 handle_info('$megaphone_resume', State) ->
     {noreply, read_on(State#state{choked = false})};
 handle_info('$megaphone_ready', #state{link = Link} = State) ->
-    case megaphone_nif:ready(Link) of
-        more -> self() ! '$megaphone_ready';
-        done -> ok
-    end,
-    {noreply, State};
+    {More, News} = megaphone_nif:ready(Link),
+    _ = More =:= more andalso (self() ! '$megaphone_ready'),
+    {noreply, news(News, State)};
 handle_info(tick, State) ->
     erlang:send_after(?TICK, self(), tick),
     tick(State);
@@ -307,6 +305,8 @@ one({request, Conn, Key}, State) ->
     State;
 one({reset, Id, Text}, State) ->
     warn_once(reset, "connection ~20..0b: ~ts; the connection is reset", [Id, Text], State);
+one({refused, Id, Text}, State) ->
+    warn_once(refused, "connection ~20..0b: ~ts", [Id, Text], State);
 one({pong, Word}, #state{heartbeat = Heartbeat} = State) ->
     State#state{heartbeat = megaphone_heartbeat:pong(Word, Heartbeat)};
 one({goaway, Reason, _RetryAfter, Within}, State) ->
