@@ -241,6 +241,8 @@ too_big(Config) ->
     send(Ws, <<(?FIN + ?TEXT), (16#80 + 127), 1001:64, ?KEY>>),
     {1009, Text} = failed(Ws),
     ?assertMatch({match, _}, re:run(Text, "max_message")),
+    Id = integer_to_list(maps:get(id, Ws)),
+    _ = log_capture:wait(link_case:log(Config), [Id ++ ": WebSocket closed with 1009", "max_message"]),
     over(Ws),
     undisturbed(Config).
 

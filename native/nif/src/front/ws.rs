@@ -344,6 +344,9 @@ impl<'e> Held<'_, 'e> {
 
     fn ws_fail(&mut self, fault: Fault) {
         let text = fault.to_string();
+        let (link, id) = (&self.conn.link, self.conn.id);
+        let blame = format!("WebSocket closed with {}: {text}", fault.code());
+        link.blame(self.env, id, &blame);
         let why = match fault.code() {
             1008 | 1009 => CloseReason::Limit,
             _ => CloseReason::ProtocolError,
