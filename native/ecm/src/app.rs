@@ -2,8 +2,8 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +19,7 @@ use crate::links::Links;
 use crate::listener::Listener;
 use crate::log::Hits;
 use crate::totals;
+use crate::watch::Watch;
 
 /// What all tasks share.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub struct App {
     pub draining: CancellationToken,
     /// Cancelled when the program ends.
     pub stop: CancellationToken,
-    /// `close_timeout`.
-    pub close_timeout: Duration,
+    /// Who watches the clients' sockets.
+    pub watches: Box<[Arc<Watch>]>,
     /// Clients that were refused.
     pub refusals: Hits,
 }
@@ -86,9 +87,13 @@ async fn serve(config: Config) -> Result<(), RunError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(RunError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(RunError::Signals)?;
     let user_1 = signal(SignalKind::user_defined1()).map_err(RunError::Signals)?;
-    let app = Arc::new(App::new(config));
+    let app = Arc::new(App::new(config).map_err(RunError::Start)?);
     let listeners = bind_all(&app.config)?;
 
+    let mut watching = JoinSet::new();
+    for watch in &app.watches {
+        watching.spawn(Arc::clone(watch).run());
+    }
     let mut accepting = JoinSet::new();
     for listener in listeners {
         listener.announce();
@@ -105,6 +110,7 @@ async fn serve(config: Config) -> Result<(), RunError> {
         _ = interrupt.recv() => "SIGINT",
         Some(_) = links.join_next() => return Err(RunError::Task("the keeper of a link")),
         Some(_) = accepting.join_next() => return Err(RunError::Task("a listener")),
+        Some(_) = watching.join_next() => return Err(RunError::Task("a watch")),
     };
     info!(
         "{signal}: {} clients may stay for {}",
@@ -122,6 +128,11 @@ async fn serve(config: Config) -> Result<(), RunError> {
         Some(signal) => info!("{signal} again: ended with {} clients", app.places.taken()),
     }
     Ok(())
+}
+
+/// How many share the clients: one for each thread that could look at them.
+fn watches() -> usize {
+    Handle::current().metrics().num_workers()
 }
 
 /// Logs what there is at each signal.
@@ -149,7 +160,7 @@ impl App {
         self.config.drain_time.get().as_secs_f64().ceil() as u32
     }
 
-    fn new(config: Config) -> Self {
+    fn new(config: Config) -> io::Result<Self> {
         let open_files = limits::raise_open_files();
         let clients = limits::max_clients(&config, open_files);
         if let Some(wanted) = config.max_clients.filter(|wanted| wanted.get() > clients) {
@@ -159,15 +170,17 @@ impl App {
             );
         }
         let draining = CancellationToken::new();
-        Self {
+        let close_timeout = config.close_timeout.get();
+        let watches = (0..watches()).map(|_| Watch::new(close_timeout).map(Arc::new));
+        Ok(Self {
+            watches: watches.collect::<io::Result<_>>()?,
             links: Links::new(&config, draining.clone()),
             places: Places::new(clients),
             budget: Arc::new(Budget::new(config.max_buffered.get())),
             draining,
             stop: CancellationToken::new(),
-            close_timeout: config.close_timeout.get(),
             refusals: Hits::new(),
             config,
-        }
+        })
     }
 }

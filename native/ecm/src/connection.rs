@@ -1,28 +1,41 @@
-//! One client's connection as the link and the client's task share it.
+//! One client and its connection: its socket on one side, its place on a link
+//! on the other.
 //!
 //! ```text
-//!   link reader ──► deliver, peer_ended, granted, finish ─┐
-//!                                                         ├─ Connection ─► outbox
-//!   client task ──► fetch, written, send, end, abandon ───┘
+//!   link's reader ──► deliver, flush, peer_ended, granted, finish ─┐
+//!                                                                  ├─ Connection ─► outbox
+//!   watch ──► ready, look_again ───────────────────────────────────┘      └───────► socket
 //! ```
 //!
-//! The link's reader never waits here: it puts bytes down and wakes the
-//! task. What it can put down is bounded by the connection's window; in
-//! version 1, which has none, by the reader itself (see `reader.rs`). What
-//! all connections hold together is bounded by the [`Budget`].
+//! There may be a million clients, most of them silent, and this is all that
+//! there is of one: no task, and no buffer while nothing waits for it. Nobody
+//! waits here either. What comes for a client is written where it comes, and
+//! what its socket does not take is kept until it does; what a client says is
+//! read when there is room and credit for it (see `connection/`). What waits
+//! for a client is bounded by its window; in version 1, which has none, by
+//! the reader (see `reader.rs`). What waits for all is bounded by the
+//! [`Budget`].
 //!
 //! [`Budget`]: crate::budget::Budget
 
+mod down;
+mod up;
+
+use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use megaphone_proto::conn::{Conn, ConnError, State};
 use megaphone_proto::control::{CloseReason, Control};
 use megaphone_proto::frame::ConnectionId;
-use tokio::sync::Notify;
+use tracing::{debug, warn};
 
+use crate::answers::Answers;
+use crate::config::Kind;
+use crate::limits::Place;
 use crate::link::Link;
-use crate::outbox::{Batch, Room};
+use crate::outbox::Batch;
 use crate::sync::lock;
+use crate::watch::{Seat, Watch};
 
 /// How a connection was ended, other than by both sides ending their half.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,76 +55,112 @@ impl Ending {
     }
 }
 
-/// Why content was not taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NotTaken {
-    /// It should not have been sent.
-    Wrong(ConnError),
-    /// All clients together hold as much as they may.
-    NoRoom,
-}
-
-/// What there is to do towards the client.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Fetched {
-    /// Bytes to write.
-    Bytes,
-    /// ejabberd has ended its half, and all before was fetched. Said once.
-    PeerEnded,
-    /// The connection is gone from the link. There may be bytes to write,
-    /// the last ones.
-    Finished(Ending),
-    /// Nothing now.
-    Nothing,
-}
-
 /// One client's connection.
 #[derive(Debug)]
 pub struct Connection {
     id: ConnectionId,
     link: Arc<Link>,
     shared: Mutex<Shared>,
-    /// Something for [`Connection::fetch`] has come.
-    brought: Notify,
-    /// There may be credit to send again.
-    granted: Notify,
 }
 
 #[derive(Debug)]
 struct Shared {
     conn: Conn,
-    /// Bytes that the client's task has not fetched.
-    queue: Vec<u8>,
-    /// Bytes delivered and not yet written to the client: the queue and what
-    /// the task holds. They are taken from the budget.
-    unwritten: usize,
     /// Where the last content sent went.
     last: Batch,
+    /// Bytes that came for the client and were not written to it.
+    waiting: Vec<u8>,
+    /// How many of them the client was offered, and the budget knows of.
+    offered: usize,
+    /// Until it is done with, and not before it is attached.
+    client: Option<Client>,
+    answers: Answers,
     ending: Option<Ending>,
-    /// The task was told that ejabberd ended its half.
-    end_fetched: bool,
+    marks: Marks,
+}
+
+/// What happened, and still counts.
+#[derive(Debug, Default)]
+struct Marks {
+    /// The client was told that ejabberd ended its half.
+    end_told: bool,
     /// ejabberd sent something, once.
     answered: bool,
+    /// The client has sent something since the last answer began.
+    asks: bool,
+    /// The client ended its half.
+    client_ended: bool,
+    /// There is something to read from the client, or may be.
+    readable: bool,
+    /// The client's end or failure was seen; it shows when all before is read.
+    gone: bool,
+    /// Not read, for want of credit.
+    no_credit: bool,
+    /// Waits for room in the outbox.
+    no_room: bool,
+    /// The client's socket is full.
+    full: bool,
+    /// It was full once, and is watched for when it is not.
+    full_watched: bool,
+    /// The reader is to flush it.
+    to_flush: bool,
+}
+
+/// The client itself.
+#[derive(Debug)]
+pub struct Client {
+    /// Its socket, which does not block.
+    pub socket: TcpStream,
+    /// How it is told that there is no service.
+    pub kind: Kind,
+    /// Its place among all clients, for as long as it is there.
+    pub place: Place,
+    /// Who watches its socket, and where it sits there.
+    pub watch: Arc<Watch>,
+    seat: Option<Seat>,
+    /// Its address, where the log is to have it.
+    peer: Option<Box<SocketAddr>>,
+}
+
+impl Client {
+    /// A client with `socket`, whose address is `peer`.
+    pub fn new(
+        socket: TcpStream,
+        peer: SocketAddr,
+        kind: Kind,
+        place: Place,
+        watch: Arc<Watch>,
+    ) -> Self {
+        let logged = tracing::enabled!(tracing::Level::DEBUG);
+        Self {
+            socket,
+            kind,
+            place,
+            watch,
+            seat: None,
+            peer: logged.then(|| Box::new(peer)),
+        }
+    }
 }
 
 impl Connection {
-    /// A connection that was just opened on `link`.
+    /// A connection that was just opened on `link`, for a client that is not
+    /// attached yet.
     pub fn new(id: ConnectionId, link: Arc<Link>, conn: Conn) -> Self {
         let shared = Shared {
             conn,
-            queue: Vec::new(),
-            unwritten: 0,
             last: Batch::NONE,
+            waiting: Vec::new(),
+            offered: 0,
+            client: None,
+            answers: Answers::default(),
             ending: None,
-            end_fetched: false,
-            answered: false,
+            marks: Marks::default(),
         };
         Self {
             id,
             link,
             shared: Mutex::new(shared),
-            brought: Notify::new(),
-            granted: Notify::new(),
         }
     }
 
@@ -125,41 +174,42 @@ impl Connection {
         &self.link
     }
 
+    /// Attaches the client that it was opened for.
+    pub fn attach(self: &Arc<Self>, mut client: Client) {
+        let mut shared = self.shared();
+        match client.watch.take(self, &client.socket) {
+            Ok(seat) => {
+                client.seat = Some(seat);
+                shared.client = Some(client);
+                shared.follow_waiting();
+                self.bring(shared);
+            }
+            Err(error) => {
+                drop(shared);
+                warn!(
+                    "connection {}: its socket cannot be watched: {error}",
+                    self.id
+                );
+                self.abandon(CloseReason::Internal);
+            }
+        }
+    }
+
     fn shared(&self) -> MutexGuard<'_, Shared> {
         lock(&self.shared)
     }
 }
 
-/// For the link's reader.
+/// For the link.
 impl Connection {
-    /// Takes content for the client.
-    ///
-    /// # Errors
-    /// As [`Conn::receive`], or there is no room for it.
-    pub fn deliver(&self, content: &[u8]) -> Result<(), NotTaken> {
-        let mut shared = self.shared();
-        shared
-            .conn
-            .receive(u32::try_from(content.len()).unwrap_or(u32::MAX))
-            .map_err(NotTaken::Wrong)?;
-        if !self.link.budget().take(content.len()) {
-            return Err(NotTaken::NoRoom);
-        }
-        shared.queue.extend_from_slice(content);
-        shared.unwritten += content.len();
-        shared.answered = true;
-        drop(shared);
-        self.brought.notify_one();
-        Ok(())
-    }
-
     /// Takes ejabberd's end of its half.
     ///
     /// # Errors
     /// As [`Conn::peer_ended`].
-    pub fn peer_ended(&self) -> Result<State, ConnError> {
-        let state = self.shared().conn.peer_ended()?;
-        self.brought.notify_one();
+    pub fn peer_ended(self: &Arc<Self>) -> Result<State, ConnError> {
+        let mut shared = self.shared();
+        let state = shared.conn.peer_ended()?;
+        self.bring(shared);
         Ok(state)
     }
 
@@ -167,141 +217,60 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Conn::granted`].
-    pub fn granted(&self, bytes: u32) -> Result<(), ConnError> {
-        self.shared().conn.granted(bytes)?;
-        self.granted.notify_one();
+    pub fn granted(self: &Arc<Self>, bytes: u32) -> Result<(), ConnError> {
+        let mut shared = self.shared();
+        shared.conn.granted(bytes)?;
+        if std::mem::take(&mut shared.marks.no_credit) {
+            self.look_again_soon(shared);
+        }
         Ok(())
     }
 
     /// Ends it, which is then gone from the link.
-    pub fn finish(&self, ending: Ending) {
+    pub fn finish(self: &Arc<Self>, ending: Ending) {
         let mut shared = self.shared();
-        let dropped = shared.finish(ending);
-        drop(shared);
-        self.link.budget().give(dropped);
-        self.brought.notify_one();
+        self.end_for_good(&mut shared, ending);
+        self.bring(shared);
     }
 
     /// As [`Connection::finish`], and says `message` to ejabberd, behind
     /// whatever was sent.
-    pub fn finish_saying(&self, ending: Ending, message: &Control) {
+    pub fn finish_saying(self: &Arc<Self>, ending: Ending, message: &Control) {
         let last = self.shared().last;
         self.link.outbox().behind(last, message);
         self.finish(ending);
     }
 
-    /// Bytes delivered and not yet written to the client. 0 once it is gone.
+    /// Bytes that came for the client and were not written to it. 0 once it is
+    /// gone.
     pub fn unwritten(&self) -> usize {
         let shared = self.shared();
-        if shared.ending.is_some() {
-            0
-        } else {
-            shared.unwritten
+        match shared.ending {
+            Some(_) => 0,
+            None => shared.waiting.len(),
         }
-    }
-}
-
-/// For the client's task.
-impl Connection {
-    /// What is to be done, with more bytes to write added to `bytes`.
-    pub fn fetch(&self, bytes: &mut Vec<u8>) -> Fetched {
-        let mut shared = self.shared();
-        let more = !shared.queue.is_empty();
-        if bytes.is_empty() {
-            *bytes = std::mem::take(&mut shared.queue);
-        } else {
-            bytes.append(&mut shared.queue);
-        }
-        if shared.conn.state() == State::Closed {
-            let both_ended = Ending::Close(CloseReason::Normal);
-            return Fetched::Finished(shared.ending.unwrap_or(both_ended));
-        }
-        if more {
-            return Fetched::Bytes;
-        }
-        if !shared.conn.may_receive() && !shared.end_fetched {
-            shared.end_fetched = true;
-            return Fetched::PeerEnded;
-        }
-        Fetched::Nothing
-    }
-
-    /// Waits until [`Connection::fetch`] may have something new.
-    pub async fn brought(&self) {
-        self.brought.notified().await;
     }
 
     /// Whether it is gone from the link.
+    #[cfg(test)]
     pub fn is_finished(&self) -> bool {
         self.shared().conn.state() == State::Closed
     }
+}
 
-    /// Whether ejabberd ever sent anything on it.
-    pub fn was_answered(&self) -> bool {
-        self.shared().answered
-    }
-
-    /// Notes that `bytes` were written to the client, and gives credit back
-    /// for them when it is time.
-    pub fn written(&self, bytes: usize) {
-        let mut shared = self.shared();
-        let known = bytes.min(shared.unwritten);
-        shared.unwritten -= known;
-        let grant = shared.conn.release(
-            u32::try_from(bytes).unwrap_or(u32::MAX),
-            self.link.budget().growth(),
-        );
-        drop(shared);
-        self.link.budget().give(known);
-        if let Some(bytes) = grant {
-            self.link
-                .outbox()
-                .urgent(&Control::Window { id: self.id, bytes });
-        }
-        self.link.client_moved();
-    }
-
-    /// What may be sent now, in bytes.
-    pub fn credit(&self) -> u32 {
-        self.shared().conn.credit()
-    }
-
-    /// Waits until there is credit, and returns it: bytes, never 0.
-    pub async fn wait_for_credit(&self) -> u32 {
-        loop {
-            match self.credit() {
-                0 => self.granted.notified().await,
-                credit => return credit,
-            }
-        }
-    }
-
-    /// Sends what the client sent: no more than [`Connection::credit`]
-    /// said, into `room` for it. Dropped if the connection is gone.
-    pub fn send(&self, content: &[u8], room: Room<'_>) {
-        let mut shared = self.shared();
-        let taken = shared
-            .conn
-            .take_credit(u32::try_from(content.len()).unwrap_or(u32::MAX))
-            as usize;
-        debug_assert!(taken == content.len() || shared.conn.state() == State::Closed);
-        if taken > 0 {
-            shared.last = self.link.outbox().content(self.id, &content[..taken], room);
-            drop(shared);
-            self.link.counters().count_in(taken);
-        }
-    }
-
+/// How it ends.
+impl Connection {
     /// Sends the end of the client's half.
-    pub fn end(&self) {
+    pub fn end(self: &Arc<Self>) {
         let mut shared = self.shared();
         if shared.conn.state() == State::Closed {
             return;
         }
         let reason = if self.link.is_v1() && shared.last == Batch::NONE {
             // An empty frame would open it at ejabberd, to say nothing.
-            shared.finish(Ending::Close(CloseReason::ClientClosed));
-            CloseReason::ClientClosed
+            let reason = CloseReason::ClientClosed;
+            self.end_for_good(&mut shared, Ending::Close(reason));
+            reason
         } else {
             shared.conn.we_ended();
             self.link.outbox().end(self.id, shared.last);
@@ -311,13 +280,13 @@ impl Connection {
         drop(shared);
         if finished {
             self.link.forget(self.id, reason);
-            self.brought.notify_one();
+            self.bring(self.shared());
         }
     }
 
     /// Gives the connection up, for `reason`, if it is not gone already:
     /// ejabberd is told, and nothing it sends is wanted any more.
-    pub fn abandon(&self, reason: CloseReason) {
+    pub fn abandon(self: &Arc<Self>, reason: CloseReason) {
         let mut shared = self.shared();
         if shared.conn.state() == State::Closed {
             return;
@@ -333,11 +302,31 @@ impl Connection {
         } else if shared.conn.may_send() && shared.last != Batch::NONE {
             self.link.outbox().end(self.id, shared.last);
         }
-        let dropped = shared.finish(Ending::Reset(reason));
+        self.end_for_good(&mut shared, Ending::Reset(reason));
         drop(shared);
-        self.link.budget().give(dropped);
         self.link.forget(self.id, reason);
-        self.brought.notify_one();
+        self.bring(self.shared());
+    }
+
+    /// The client's socket is of no use any more.
+    fn fail(self: &Arc<Self>, error: &std::io::Error) {
+        debug!(
+            "connection {}: the client's socket failed: {error}",
+            self.id
+        );
+        self.abandon(CloseReason::ClientClosed);
+    }
+
+    fn end_for_good(&self, shared: &mut Shared, ending: Ending) {
+        if shared.conn.state() == State::Closed {
+            return;
+        }
+        shared.conn.close();
+        shared.ending = Some(ending);
+        if let Ending::Reset(_) = ending {
+            shared.waiting = Vec::new();
+            self.link.budget().give(std::mem::take(&mut shared.offered));
+        }
     }
 }
 
@@ -346,26 +335,23 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let shared = self.shared();
         let budget = self.link.budget();
-        budget.give(shared.unwritten);
+        budget.give(shared.offered);
         budget.growth().give(shared.conn.grown());
     }
 }
 
-impl Shared {
-    /// Returns how many bytes will never be written now, and are dropped.
-    fn finish(&mut self, ending: Ending) -> usize {
-        if self.conn.state() == State::Closed {
-            return 0;
-        }
-        self.conn.close();
-        self.ending = Some(ending);
-        match ending {
-            Ending::Close(_) => 0,
-            Ending::Reset(_) => {
-                let dropped = std::mem::take(&mut self.queue).len();
-                self.unwritten -= dropped;
-                dropped
-            }
-        }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// There may be a million of them.
+    #[test]
+    fn a_client_is_small() {
+        let counts = 2 * size_of::<usize>();
+        let bytes = counts + size_of::<Connection>();
+        assert!(bytes <= SIZE_MAX, "{bytes}");
     }
+
+    /// Bytes that a connection takes with its client, as an allocation.
+    const SIZE_MAX: usize = 192;
 }

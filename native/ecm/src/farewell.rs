@@ -1,9 +1,11 @@
 //! How a client's socket is ended.
 
 use std::io;
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use megaphone_proto::control::CloseReason;
+use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -32,6 +34,33 @@ Connection: close\r\n\
 \r\n\
 The service cannot be reached just now. Try again in some seconds.";
 
+/// What a client is told before its socket is closed.
+#[derive(Debug)]
+pub enum Last {
+    /// That there is no service.
+    Refusal,
+    /// What came for it before its connection closed, for this reason.
+    Bytes(Vec<u8>, CloseReason),
+}
+
+/// Tells a client the `last` there is to tell, and closes its `socket`; with a
+/// reset, where it does not take that `within` a while.
+pub async fn part(socket: std::net::TcpStream, kind: Kind, last: Last, within: Duration) {
+    // Fails only where the system has nothing left; then it is closed as it is.
+    let Ok(mut stream) = TcpStream::from_std(socket) else {
+        return;
+    };
+    match last {
+        Last::Refusal => refuse(&mut stream, kind).await,
+        Last::Bytes(bytes, reason) => {
+            let closing = close(&mut stream, &bytes, reason);
+            if timeout(within, closing).await.is_err() {
+                reset(&stream);
+            }
+        }
+    }
+}
+
 /// Sends a client away that was not served.
 pub async fn refuse(stream: &mut TcpStream, kind: Kind) {
     let answer = match kind {
@@ -48,7 +77,7 @@ pub async fn refuse(stream: &mut TcpStream, kind: Kind) {
 ///
 /// # Errors
 /// The socket failed; the client is gone.
-pub async fn close(stream: &mut TcpStream, last: &[u8], reason: CloseReason) -> io::Result<()> {
+async fn close(stream: &mut TcpStream, last: &[u8], reason: CloseReason) -> io::Result<()> {
     stream.write_all(last).await?;
     let linger = match reason {
         CloseReason::Shutdown => LINGER_SHUTDOWN,
@@ -60,9 +89,9 @@ pub async fn close(stream: &mut TcpStream, last: &[u8], reason: CloseReason) -> 
 
 /// Makes the end of the socket a reset: the client shall see that this was
 /// no orderly end.
-pub fn reset(stream: &TcpStream) {
+pub fn reset(socket: &impl AsFd) {
     // Fails only where the client is gone.
-    let _ = stream.set_zero_linger();
+    let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
 }
 
 /// Ends our half and drops what still comes, until the client ends its own.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::config::Config;
 use crate::log::Hits;
@@ -47,35 +47,42 @@ pub fn max_clients(config: &Config, open_files: u64) -> u64 {
 
 /// A place for each client that may be there at a time.
 #[derive(Debug, Clone)]
-pub struct Places {
-    free: Arc<Semaphore>,
+pub struct Places(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    free: Semaphore,
     all: u32,
-    full: Arc<Hits>,
+    full: Hits,
 }
 
 /// A client's place; dropped, it is free for the next.
 #[derive(Debug)]
-pub struct Place {
-    _held: OwnedSemaphorePermit,
+pub struct Place(Places);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.0.free.add_permits(1);
+    }
 }
 
 impl Places {
     /// Room for `clients`.
     pub fn new(clients: u64) -> Self {
         let all = u32::try_from(clients).unwrap_or(u32::MAX);
-        Self {
-            free: Arc::new(Semaphore::new(all as usize)),
+        Self(Arc::new(Inner {
+            free: Semaphore::new(all as usize),
             all,
-            full: Arc::new(Hits::new()),
-        }
+            full: Hits::new(),
+        }))
     }
 
     /// A place if one is free. If not, that is counted.
     pub fn try_take(&self) -> Option<Place> {
-        match Arc::clone(&self.free).try_acquire_owned() {
-            Ok(held) => Some(Place { _held: held }),
+        match self.0.free.try_acquire() {
+            Ok(held) => Some(self.place(held)),
             Err(_) => {
-                self.full.hit();
+                self.0.full.hit();
                 None
             }
         }
@@ -83,20 +90,24 @@ impl Places {
 
     /// The next place that is free.
     pub async fn take(&self) -> Place {
-        let held = Arc::clone(&self.free).acquire_owned().await;
-        Place {
-            _held: held.expect("the places are never closed"),
-        }
+        let held = self.0.free.acquire().await;
+        self.place(held.expect("the places are never closed"))
+    }
+
+    /// A place for who holds `permit`, which takes less memory.
+    fn place(&self, permit: SemaphorePermit<'_>) -> Place {
+        permit.forget();
+        Place(self.clone())
     }
 
     /// How many clients there may be.
     pub fn all(&self) -> u32 {
-        self.all
+        self.0.all
     }
 
     /// How many clients there are.
     pub fn taken(&self) -> usize {
-        (self.all as usize).saturating_sub(self.free.available_permits())
+        (self.0.all as usize).saturating_sub(self.0.free.available_permits())
     }
 
     /// As status lines show it.
@@ -104,14 +115,14 @@ impl Places {
         Limit {
             name: "max_clients",
             now: self.taken(),
-            max: self.all as usize,
-            hits: self.full.count(),
+            max: self.0.all as usize,
+            hits: self.0.full.count(),
         }
     }
 
     /// Waits until there is no client.
     pub async fn all_free(&self) {
-        let _ = self.free.acquire_many(self.all).await;
+        let _ = self.0.free.acquire_many(self.0.all).await;
     }
 }
 

@@ -329,7 +329,6 @@ impl Connections {
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::connection::NotTaken;
     use megaphone_proto::credit::{RecvWindow, SendCredit};
 
     /// A link of version 2 whose clients may be sent 16 KiB each, that keeps
@@ -383,20 +382,24 @@ pub mod tests {
     #[test]
     fn content_over_the_budget_is_not_taken_and_what_ends_gives_it_back() {
         let link = link(0);
-        let (one, two) = (open(&link), open(&link));
+        let (one, two, three) = (open(&link), open(&link), open(&link));
         assert!(link.budget().take(1_000_000 - 16_000));
-        one.deliver(&[0; 10_000]).unwrap();
-        two.deliver(&[0; 6_000]).unwrap();
-        assert_eq!(two.deliver(&[0]), Err(NotTaken::NoRoom));
-        one.written(1_000);
-        two.deliver(&[0; 1_000]).unwrap();
-        assert_eq!(two.deliver(&[0]), Err(NotTaken::NoRoom));
-        two.abandon(CloseReason::Overload);
-        one.deliver(&[0; 6_000]).unwrap();
+        let deliver = |to: &Arc<Connection>, bytes: usize| {
+            let mut to_flush = Vec::new();
+            to.deliver(&vec![0; bytes], &mut to_flush).unwrap();
+            to_flush.iter().for_each(|one| one.flush());
+        };
+        deliver(&one, 10_000);
+        deliver(&two, 6_000);
+        assert!(!link.budget().take(1));
+        deliver(&two, 1);
+        assert!(two.is_finished());
+        deliver(&three, 5_000);
+        deliver(&three, 1_000);
         one.finish(Ending::Close(CloseReason::Normal));
-        assert!(!link.budget().take(2_000));
-        drop((one, two));
-        link.take_some(2, CloseReason::Normal);
+        assert!(!link.budget().take(1));
+        drop((one, two, three));
+        link.take_some(3, CloseReason::Normal);
         assert!(link.budget().take(16_000));
         assert!(!link.budget().take(1));
     }

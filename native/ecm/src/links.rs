@@ -112,23 +112,29 @@ impl Links {
         all
     }
 
-    /// Opens a connection on one of the links, waiting a while for one to
-    /// come up if there is none, or for its turn if too many come.
-    ///
-    /// # Errors
-    /// There was none to be had.
-    pub async fn open(&self, caller: Caller<'_>) -> Result<Arc<Connection>, NoLink> {
+    /// Opens a connection on one of the links, if that can be done without
+    /// waiting.
+    pub fn open(&self, caller: Caller<'_>) -> Option<Arc<Connection>> {
         if self.draining.is_cancelled() {
-            return Err(NoLink::Stopped);
+            return None;
         }
-        match self.try_open_now(caller) {
-            Some(connection) => Ok(connection),
-            // In a box, so that a client's task keeps no room for it.
-            None => Box::pin(self.wait_to_open(caller)).await,
+        let has_turn = |rate: &Rate| self.takes_any() && rate.turn_now();
+        match self.rate.as_ref().is_none_or(has_turn) {
+            true => self.try_open(caller),
+            false => None,
         }
     }
 
-    async fn wait_to_open(&self, caller: Caller<'_>) -> Result<Arc<Connection>, NoLink> {
+    /// Opens a connection on one of the links, where it could not be opened
+    /// at once: waits a while for a link to come up if there is none, or for
+    /// the client's turn if too many come.
+    ///
+    /// # Errors
+    /// There was none to be had.
+    pub async fn wait_to_open(&self, caller: Caller<'_>) -> Result<Arc<Connection>, NoLink> {
+        if self.draining.is_cancelled() {
+            return Err(NoLink::Stopped);
+        }
         let Ok(_place) = self.waiting.try_acquire() else {
             self.too_many.hit();
             return Err(match self.takes_any() {
@@ -179,14 +185,6 @@ impl Links {
     /// Whether a connection could be opened.
     fn takes_any(&self) -> bool {
         lock(&self.up).iter().any(|link| link.accepts())
-    }
-
-    fn try_open_now(&self, caller: Caller<'_>) -> Option<Arc<Connection>> {
-        let has_turn = |rate: &Rate| self.takes_any() && rate.turn_now();
-        match self.rate.as_ref().is_none_or(has_turn) {
-            true => self.try_open(caller),
-            false => None,
-        }
     }
 
     fn try_open(&self, caller: Caller<'_>) -> Option<Arc<Connection>> {

@@ -1,16 +1,20 @@
 //! Takes clients in at one address.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket};
+use rustix::net::{SocketFlags, acceptfrom_with};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::TcpSocket;
 use tracing::{info, warn};
 
 use crate::app::App;
 use crate::config::{self, Kind};
 use crate::log::Seldom;
+use crate::watch::watch_readable;
 use crate::welcome::{Newcomer, welcome};
 
 /// How long nothing is accepted after the system had no file, buffer or
@@ -32,7 +36,7 @@ pub struct Listening {
 /// A bound address.
 #[derive(Debug)]
 pub struct Listener {
-    socket: TcpListener,
+    socket: AsyncFd<TcpListener>,
     address: SocketAddr,
     listening: Arc<Listening>,
 }
@@ -54,15 +58,17 @@ impl Listener {
             // Accepted sockets have the listening one's, see tcp(7).
             socket.set_send_buffer_size(bytes.as_u32())?;
         }
+        // Accepted sockets have that from here, too.
+        socket.set_nodelay(true)?;
         socket.bind(address)?;
-        let socket = socket.listen(config.backlog.as_u32())?;
+        let socket = socket.listen(config.backlog.as_u32())?.into_std()?;
         let address = socket.local_addr()?;
         let listening = Listening {
             service: config.service.to_string(),
             kind: config.kind,
         };
         Ok(Self {
-            socket,
+            socket: watch_readable(socket)?,
             address,
             listening: Arc::new(listening),
         })
@@ -87,8 +93,8 @@ impl Listener {
         let service = &listening.service;
         let seldom = Seldom::every(COMPLAINTS);
         loop {
-            match socket.accept().await {
-                Ok((stream, peer)) => {
+            match socket.async_io(Interest::READABLE, accept).await {
+                Ok((socket, peer)) => {
                     let place = match app.places.try_take() {
                         Some(place) => place,
                         None => {
@@ -101,13 +107,23 @@ impl Listener {
                             app.places.take().await
                         }
                     };
+                    // One address needs no asking.
+                    let local = match address.ip().is_unspecified() {
+                        true => socket.local_addr(),
+                        false => Ok(address),
+                    };
+                    // Fails only on a socket that is dead already.
+                    let Ok(local) = local else {
+                        continue;
+                    };
                     let newcomer = Newcomer {
-                        stream,
+                        socket,
                         peer,
+                        local,
                         listening: Arc::clone(&listening),
                         place,
                     };
-                    tokio::spawn(welcome(Arc::clone(&app), newcomer));
+                    welcome(&app, newcomer);
                 }
                 // The client went away while it waited.
                 Err(error) if of_the_client(&error) => {}
@@ -120,6 +136,14 @@ impl Listener {
             }
         }
     }
+}
+
+/// Takes the next client, if there is one, whose socket does not block.
+fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (socket, peer) = acceptfrom_with(listener, flags)?;
+    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((socket.into(), peer.try_into()?))
 }
 
 /// Whether an error of accept(2) is about the one client only.

@@ -2,13 +2,14 @@
 //! carries them all to ejabberd over a few links.
 //!
 //! ```text
-//!   clients ─► listener ─► client ─► connection ─► outbox ─► writer ─► link
-//!   clients ◄───────────── client ◄─ connection ◄─────────── reader ◄─ link
+//!   clients ─► listener ─► watch ─► connection ─► outbox ─► writer ─► link
+//!   clients ◄────────────────────── connection ◄─────────── reader ◄─ link
 //! ```
 //!
-//! What each task waits for: a listener for clients, a client's two halves
-//! each for its socket or its connection, a reader and a writer for their
-//! link, a keeper for the end of its link. Nobody waits for another client.
+//! What each task waits for: a listener for clients, a watch for the sockets
+//! of those it has, a reader and a writer for their link, a keeper for the end
+//! of its link. A client has a task only while it waits for a link, or is told
+//! the last. Nobody waits for another client.
 
 mod answers;
 mod app;
@@ -17,7 +18,6 @@ mod backoff;
 mod balance;
 mod budget;
 mod cli;
-mod client;
 mod config;
 mod connection;
 mod credentials;
@@ -46,6 +46,7 @@ mod tally;
 mod tls;
 mod totals;
 mod values;
+mod watch;
 mod welcome;
 mod wrong;
 

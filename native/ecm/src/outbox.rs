@@ -19,15 +19,18 @@
 //! [`PONGS_MAX`]. Of pings and acknowledgements one waits at a time. While
 //! a link has no transport nothing is taken out, and these bounds hold too.
 
-use std::sync::Mutex;
+use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
 
 use bytes::{Bytes, BytesMut};
 use megaphone_proto::control::Control;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::limits::HEAD_LEN;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::sync::Notify;
+use tokio::task::yield_now;
 
+use crate::connection::Connection;
 use crate::sync::lock;
 use crate::tally::Limit;
 
@@ -43,6 +46,11 @@ pub const URGENT_MAX: usize = 1024 * 1024;
 /// without taking the answers gets no answer to the rest.
 const PONGS_MAX: u32 = 64;
 
+/// Connections that wait for room and are called at a time, each time that
+/// there is some: more than can have it where all have much to say, and as
+/// few that not everybody is called for nothing.
+const CALLED: usize = 16;
+
 /// Bytes of memory that a lane takes at a time. What was written of it is
 /// kept until ejabberd has acknowledged it, so many small writes share one.
 const LANE: usize = 16 * 1024;
@@ -56,9 +64,12 @@ impl Batch {
     pub const NONE: Self = Self(0);
 }
 
-/// Room for one frame in the data lane.
+/// Room for one frame in the data lane: given back when it is dropped.
 #[derive(Debug)]
-pub struct Room<'a>(SemaphorePermit<'a>);
+pub struct Room<'a> {
+    outbox: &'a Outbox,
+    bytes: usize,
+}
 
 /// Both lanes as the writer takes them.
 #[derive(Debug)]
@@ -73,7 +84,6 @@ pub struct Gathered {
 #[derive(Debug)]
 pub struct Outbox {
     lanes: Mutex<Lanes>,
-    room: Semaphore,
     filled: Notify,
     hits: Hits,
 }
@@ -83,8 +93,10 @@ struct Lanes {
     urgent: BytesMut,
     data: BytesMut,
     batch: Batch,
-    /// What of the room the data lane uses.
-    used: usize,
+    /// Room that was given and not used yet, in bytes.
+    reserved: usize,
+    /// Who waits for room, first come first served.
+    waiting: VecDeque<Arc<Connection>>,
     pongs: u32,
     /// A ping waits to be written.
     pinged: bool,
@@ -109,7 +121,8 @@ impl Outbox {
             urgent: BytesMut::with_capacity(LANE),
             data: BytesMut::with_capacity(LANE),
             batch: Batch(1),
-            used: 0,
+            reserved: 0,
+            waiting: VecDeque::new(),
             pongs: 0,
             pinged: false,
             ack: None,
@@ -117,7 +130,6 @@ impl Outbox {
         };
         Self {
             lanes: Mutex::new(lanes),
-            room: Semaphore::new(DATA_MAX),
             filled: Notify::new(),
             hits: Hits::default(),
         }
@@ -144,36 +156,41 @@ impl Outbox {
         })
     }
 
-    /// Waits for room for a frame of `content` bytes, first come first
-    /// served. Never returns once the outbox is finished: the caller is about
-    /// to be told by other means.
-    pub async fn room(&self, content: u32) -> Room<'_> {
-        self.hits.data.fetch_add(1, Relaxed);
-        match self.room.acquire_many(content + HEAD_LEN as u32).await {
-            Ok(permit) => Room(permit),
-            Err(_) => std::future::pending().await,
+    /// Room for a frame of `content` bytes, if there is some. Where there is
+    /// not, or others wait for it, `waiter` waits too, and is told when to
+    /// try again; not once the outbox is finished, which it is about to hear
+    /// of by other means.
+    pub fn room_or_wait(
+        &self,
+        content: u32,
+        called: bool,
+        waiter: impl FnOnce() -> Arc<Connection>,
+    ) -> Option<Room<'_>> {
+        let bytes = content as usize + HEAD_LEN;
+        let mut lanes = lock(&self.lanes);
+        let first = called || lanes.waiting.is_empty();
+        if first && lanes.data.len() + lanes.reserved + bytes <= DATA_MAX {
+            lanes.reserved += bytes;
+            return Some(Room {
+                outbox: self,
+                bytes,
+            });
         }
-    }
-
-    /// Room for a frame of `content` bytes, if there is some and nobody waits
-    /// for it.
-    pub fn try_room(&self, content: u32) -> Option<Room<'_>> {
-        let permit = self.room.try_acquire_many(content + HEAD_LEN as u32);
-        permit.ok().map(Room)
+        self.hits.data.fetch_add(1, Relaxed);
+        if !lanes.finished {
+            lanes.waiting.push_back(waiter());
+        }
+        None
     }
 
     /// Puts a frame of content in, `content` being no longer than `room` was
     /// asked for.
     pub fn content(&self, id: ConnectionId, content: &[u8], mut room: Room<'_>) -> Batch {
+        debug_assert!(content.len() + HEAD_LEN <= room.bytes);
         let mut lanes = lock(&self.lanes);
+        lanes.reserved -= std::mem::take(&mut room.bytes);
         if !lanes.finished {
             put_frame(id, content, &mut lanes.data);
-            let used = content.len() + HEAD_LEN;
-            debug_assert!(used <= room.0.num_permits());
-            if let Some(used) = room.0.split(used) {
-                lanes.used += used.num_permits();
-                used.forget();
-            }
         }
         let batch = lanes.batch;
         drop(lanes);
@@ -245,30 +262,40 @@ impl Outbox {
             }
             lanes.finished = true;
         });
-        self.room.close();
+        let waiting = std::mem::take(&mut lock(&self.lanes).waiting);
+        drop(waiting);
     }
 
     /// Waits until something is there, and takes it all. `None`: there will
-    /// be nothing any more.
+    /// be nothing any more. Those who waited for room are told.
     ///
     /// Called by one task only. Dropped before it has returned, it has taken
     /// nothing.
     pub async fn take(&self) -> Option<Gathered> {
         loop {
-            if let Some(taken) = self.try_take() {
-                return taken;
+            let (taken, called) = self.try_take();
+            let waits = called.is_empty();
+            for connection in called {
+                connection.room_came();
             }
-            self.filled.notified().await;
+            match taken {
+                Some(taken) => return taken,
+                None if waits => self.filled.notified().await,
+                // They may have nothing to say any more; others do.
+                None => yield_now().await,
+            }
         }
     }
 
-    fn try_take(&self) -> Option<Option<Gathered>> {
+    fn try_take(&self) -> (Option<Option<Gathered>>, Vec<Arc<Connection>>) {
         let mut lanes = lock(&self.lanes);
         if let Some(ack) = lanes.ack.take() {
             ack.put(&mut lanes.urgent);
         }
+        let called = lanes.waiting.len().min(CALLED);
+        let called = lanes.waiting.drain(..called).collect();
         if lanes.urgent.is_empty() && lanes.data.is_empty() {
-            return lanes.finished.then_some(None);
+            return (lanes.finished.then_some(None), called);
         }
         let gathered = Gathered {
             urgent: taken(&mut lanes.urgent),
@@ -277,10 +304,7 @@ impl Outbox {
         lanes.batch = Batch(lanes.batch.0 + 1);
         lanes.pongs = 0;
         lanes.pinged = false;
-        let used = std::mem::take(&mut lanes.used);
-        drop(lanes);
-        self.room.add_permits(used);
-        Some(Some(gathered))
+        (Some(Some(gathered)), called)
     }
 
     fn put(&self, put: impl FnOnce(&mut Lanes)) {
@@ -291,6 +315,14 @@ impl Outbox {
         put(&mut lanes);
         drop(lanes);
         self.filled.notify_one();
+    }
+}
+
+impl Drop for Room<'_> {
+    fn drop(&mut self) {
+        if self.bytes > 0 {
+            lock(&self.outbox.lanes).reserved -= self.bytes;
+        }
     }
 }
 
@@ -318,7 +350,7 @@ fn taken(lane: &mut BytesMut) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::sync::TryAcquireError;
+    use crate::link::tests::{link, open};
 
     fn id(number: u64) -> ConnectionId {
         ConnectionId::new(number)
@@ -336,18 +368,28 @@ mod tests {
         frame
     }
 
+    /// Room for content, for whoever does not wait for it.
+    fn room(outbox: &Outbox, content: usize) -> Option<Room<'_>> {
+        outbox.room_or_wait(content as u32, false, || open(&link(0)))
+    }
+
+    /// Puts content in, for which there is room.
+    fn put(outbox: &Outbox, number: u64, content: &[u8]) -> Batch {
+        outbox.content(id(number), content, room(outbox, content.len()).unwrap())
+    }
+
     /// What one write would carry.
     fn written(outbox: &Outbox) -> Vec<u8> {
-        match outbox.try_take() {
+        match outbox.try_take().0 {
             Some(Some(gathered)) => [gathered.urgent, gathered.data].concat(),
             _ => Vec::new(),
         }
     }
 
-    #[tokio::test]
-    async fn messages_overtake_content_but_not_that_of_their_own_connection() {
+    #[test]
+    fn messages_overtake_content_but_not_that_of_their_own_connection() {
         let outbox = Outbox::new();
-        let last = outbox.content(id(1), b"abc", outbox.room(3).await);
+        let last = put(&outbox, 1, b"abc");
         outbox.urgent(&ping("x"));
         outbox.end(id(2), Batch::NONE);
         outbox.end(id(1), last);
@@ -360,7 +402,7 @@ mod tests {
         .concat();
         assert_eq!(written(&outbox), expected);
 
-        outbox.content(id(3), b"later", outbox.room(5).await);
+        put(&outbox, 3, b"later");
         outbox.end(id(1), last);
         assert_eq!(
             written(&outbox),
@@ -368,31 +410,62 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn content_waits_for_room_and_taking_makes_it() {
-        let outbox = Outbox::new();
-        let content = vec![7; DATA_MAX - HEAD_LEN];
-        outbox.content(id(1), &content, outbox.room(content.len() as u32).await);
-        assert!(matches!(
-            outbox.room.try_acquire(),
-            Err(TryAcquireError::NoPermits)
-        ));
-        assert_eq!(written(&outbox).len(), DATA_MAX);
-        assert_eq!(outbox.room.available_permits(), DATA_MAX);
+    #[test]
+    fn content_waits_for_room_and_who_came_first_is_called_first() {
+        let (outbox, link) = (Outbox::new(), link(0));
+        put(&outbox, 1, &[7; DATA_MAX - HEAD_LEN]);
+        let waiting: Vec<_> = (0..=CALLED).map(|_| open(&link)).collect();
+        for waits in &waiting {
+            assert!(outbox.room_or_wait(1, false, || waits.clone()).is_none());
+        }
+        let (taken, called) = outbox.try_take();
+        assert_eq!(taken.flatten().unwrap().data.len(), DATA_MAX);
+        let ids = |some: &[Arc<Connection>]| some.iter().map(|one| one.id()).collect::<Vec<_>>();
+        assert_eq!(ids(&called), ids(&waiting[..CALLED]));
+
+        // There is room, but one more came before: it is called even where
+        // those before had nothing to say.
+        assert!(
+            outbox
+                .room_or_wait(1, false, || waiting[0].clone())
+                .is_none()
+        );
+        assert!(outbox.room_or_wait(1, true, || unreachable!()).is_some());
+        let (taken, called) = outbox.try_take();
+        assert!(taken.is_none());
+        assert_eq!(
+            ids(&called),
+            ids(&[waiting[CALLED].clone(), waiting[0].clone()])
+        );
     }
 
-    #[tokio::test]
-    async fn room_that_was_not_used_is_given_back() {
-        let outbox = Outbox::new();
-        outbox.content(id(1), b"x", outbox.room(1000).await);
-        assert_eq!(outbox.room.available_permits(), DATA_MAX - HEAD_LEN - 1);
-        drop(outbox.room(1000).await);
-        written(&outbox);
-        assert_eq!(outbox.room.available_permits(), DATA_MAX);
+    #[test]
+    fn who_waits_for_room_is_let_go_at_the_end() {
+        let (outbox, waits) = (Outbox::new(), open(&link(0)));
+        put(&outbox, 1, &[7; DATA_MAX - HEAD_LEN]);
+        let held = Arc::strong_count(&waits);
+        for _ in 0..2 {
+            assert!(outbox.room_or_wait(1, false, || waits.clone()).is_none());
+            outbox.finish(None);
+            assert_eq!(Arc::strong_count(&waits), held);
+        }
     }
 
-    #[tokio::test]
-    async fn pongs_and_opens_have_a_bound() {
+    #[test]
+    fn room_that_was_not_used_is_given_back() {
+        let outbox = Outbox::new();
+        let reserved = || lock(&outbox.lanes).reserved;
+        let room_for_much = room(&outbox, 1000).unwrap();
+        assert_eq!(reserved(), HEAD_LEN + 1000);
+        outbox.content(id(1), b"x", room_for_much);
+        assert_eq!(reserved(), 0);
+        drop(room(&outbox, 1000));
+        assert_eq!(reserved(), 0);
+        assert_eq!(written(&outbox).len(), HEAD_LEN + 1);
+    }
+
+    #[test]
+    fn pongs_and_opens_have_a_bound() {
         let outbox = Outbox::new();
         for _ in 0..PONGS_MAX + 10 {
             outbox.pong("x".to_owned());
@@ -410,9 +483,9 @@ mod tests {
         let open = ping("stands-for-an-open").to_frame().len();
         assert_eq!(opened, URGENT_MAX.div_ceil(open));
 
-        let content = DATA_MAX as u32 - HEAD_LEN as u32;
-        assert!(outbox.try_room(content).is_some());
-        drop(outbox.room(content).await);
+        let content = DATA_MAX - HEAD_LEN;
+        assert!(room(&outbox, content).is_some());
+        assert!(room(&outbox, content + 1).is_none());
         let limits = outbox.limits().map(|limit| limit.to_string());
         let waiting = opened * open;
         assert_eq!(
@@ -425,8 +498,8 @@ mod tests {
         );
     }
 
-    #[tokio::test]
-    async fn of_pings_and_acknowledgements_one_waits() {
+    #[test]
+    fn of_pings_and_acknowledgements_one_waits() {
         let outbox = Outbox::new();
         for bytes in 1..=3 {
             outbox.ack(Control::Ack { bytes });
@@ -441,7 +514,7 @@ mod tests {
     #[tokio::test]
     async fn the_last_message_is_the_last() {
         let outbox = Outbox::new();
-        let last = outbox.content(id(1), b"abc", outbox.room(3).await);
+        let last = put(&outbox, 1, b"abc");
         outbox.finish(Some(&ping("bye")));
         outbox.urgent(&ping("late"));
         outbox.end(id(1), last);

@@ -14,16 +14,24 @@ use megaphone_proto::control::{CloseReason, ErrorCode};
 use megaphone_proto::frame::ConnectionId;
 use megaphone_proto::{Event, LinkError};
 use tokio::io::AsyncReadExt;
+use tokio::task::yield_now;
 use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::connection::{Connection, Ending, NotTaken};
+use crate::connection::{Connection, Ending};
 use crate::dial::Input;
 use crate::link::Link;
 
 /// Bytes read from a link at a time.
 const READ_SIZE: usize = 128 * 1024;
+
+/// Clients that are written to before others have their turn, which may take
+/// half a millisecond.
+const FLUSHED: usize = 64;
+
+/// Clients for whom there is room in the list of those to be written to.
+const TO_FLUSH_KEPT: usize = 1024;
 
 /// How often what came is acknowledged, at least (docs/protocol.md,
 /// "Resume").
@@ -93,6 +101,8 @@ pub struct Reader {
     /// longer read.
     v1_queue_max: usize,
     acks: Interval,
+    /// Those that content came for, which is not written yet.
+    to_flush: Vec<Arc<Connection>>,
 }
 
 impl Reader {
@@ -115,6 +125,7 @@ impl Reader {
             unread: 0..unread.len(),
             v1_queue_max,
             acks,
+            to_flush: Vec::new(),
         }
     }
 
@@ -144,15 +155,9 @@ impl Reader {
 
     /// Takes in what was read.
     async fn take_in(&mut self, link: &Link) -> Result<(), LinkEnd> {
-        let mut rest = &self.buffer[self.unread.clone()];
-        while let Some(event) = self.protocol.next(&mut rest)? {
-            let Some(full) = handle(link, event)? else {
-                continue;
-            };
-            while full.unwritten() > self.v1_queue_max && link.is_v1() {
-                link.moved().await;
-            }
-        }
+        let handled = self.handle_all(link).await;
+        self.flush().await;
+        handled?;
         self.unread = 0..0;
         if let Some(ack) = self.protocol.ack() {
             link.outbox().ack(ack);
@@ -160,6 +165,34 @@ impl Reader {
         link.counters()
             .set_unknown_verbs(self.protocol.unknown_verbs());
         Ok(())
+    }
+
+    /// Does what all events say that were read.
+    async fn handle_all(&mut self, link: &Link) -> Result<(), LinkEnd> {
+        let mut rest = &self.buffer[self.unread.clone()];
+        while let Some(event) = self.protocol.next(&mut rest)? {
+            handle(link, event, &mut self.to_flush)?;
+            if link.is_v1()
+                && let Some(full) = self.to_flush.pop()
+            {
+                full.flush();
+                while full.unwritten() > self.v1_queue_max {
+                    link.moved().await;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Has written what came, and lets others have their turn between.
+    async fn flush(&mut self) {
+        for (number, connection) in self.to_flush.drain(..).enumerate() {
+            connection.flush();
+            if number % FLUSHED == FLUSHED - 1 {
+                yield_now().await;
+            }
+        }
+        self.to_flush.shrink_to(TO_FLUSH_KEPT);
     }
 
     /// Waits until more is read, and acknowledges in the meantime what came
@@ -189,10 +222,15 @@ impl Reader {
     }
 }
 
-/// Does what one event says. Returns the connection that was given content.
-fn handle(link: &Link, event: Event<'_>) -> Result<Option<Arc<Connection>>, LinkEnd> {
+/// Does what one event says. A connection that was given content is added to
+/// `to_flush`.
+fn handle(
+    link: &Link,
+    event: Event<'_>,
+    to_flush: &mut Vec<Arc<Connection>>,
+) -> Result<(), LinkEnd> {
     match event {
-        Event::Content { id, bytes } => return content(link, id, bytes),
+        Event::Content { id, bytes } => content(link, id, bytes, to_flush)?,
         Event::End { id } => end(link, id),
         Event::Window { id, bytes } => window(link, id, bytes)?,
         Event::Close { id, reason } => finish(link, id, Ending::Close(reason)),
@@ -209,34 +247,24 @@ fn handle(link: &Link, event: Event<'_>) -> Result<Option<Arc<Connection>>, Link
         // What only the handshake or the other side can use.
         Event::Open(_) => {}
     }
-    Ok(None)
+    Ok(())
 }
 
 fn content(
     link: &Link,
     id: ConnectionId,
     bytes: &[u8],
-) -> Result<Option<Arc<Connection>>, LinkEnd> {
+    to_flush: &mut Vec<Arc<Connection>>,
+) -> Result<(), LinkEnd> {
     let Some(connection) = find(link, id, "content") else {
-        return Ok(None);
+        return Ok(());
     };
-    match connection.deliver(bytes) {
-        Ok(()) => {
-            link.counters().count_out(bytes.len());
-            Ok(Some(connection))
-        }
-        Err(NotTaken::Wrong(ConnError::Credit(error))) => {
-            Err(LinkError::Credit { id, error }.into())
-        }
-        Err(NotTaken::Wrong(ConnError::AfterEnd)) => {
-            break_off(link, &connection);
-            Ok(None)
-        }
-        Err(NotTaken::NoRoom) => {
-            connection.abandon(CloseReason::Overload);
-            Ok(None)
-        }
+    match connection.deliver(bytes, to_flush) {
+        Ok(()) => link.counters().count_out(bytes.len()),
+        Err(ConnError::Credit(error)) => return Err(LinkError::Credit { id, error }.into()),
+        Err(ConnError::AfterEnd) => break_off(link, &connection),
     }
+    Ok(())
 }
 
 fn end(link: &Link, id: ConnectionId) {
@@ -284,7 +312,7 @@ fn goaway(link: &Link, reason: CloseReason, retry_after: Option<u32>, within: Op
 }
 
 /// ejabberd broke the rules of one connection, which ends for it.
-fn break_off(link: &Link, connection: &Connection) {
+fn break_off(link: &Link, connection: &Arc<Connection>) {
     let (number, id) = (link.number(), connection.id());
     warn!(
         "link {number} connection {id}: content or a second end after the end; the connection is reset"

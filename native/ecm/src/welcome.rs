@@ -1,14 +1,13 @@
 //! What happens to a client between its listener and its connection.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 
-use tokio::net::TcpStream;
+use megaphone_proto::control::CloseReason;
 use tracing::{debug, warn};
 
 use crate::app::App;
-use crate::client::Client;
+use crate::connection::{Client, Connection};
 use crate::farewell;
 use crate::limits::Place;
 use crate::link::Caller;
@@ -16,32 +15,67 @@ use crate::listener::Listening;
 
 /// A client that was just accepted.
 pub struct Newcomer {
-    /// Its socket.
-    pub stream: TcpStream,
+    /// Its socket, which does not block.
+    pub socket: TcpStream,
     /// Its address.
     pub peer: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
     /// Where it came in.
     pub listening: Arc<Listening>,
     /// Its place among all clients.
     pub place: Place,
 }
 
-/// Opens a connection for a client and starts the task that carries its
-/// bytes, which is a new one, as small as it can be; or sends it away.
-pub async fn welcome(app: Arc<App>, newcomer: Newcomer) {
+impl Newcomer {
+    fn caller(&self) -> Caller<'_> {
+        Caller {
+            service: &self.listening.service,
+            peer: bare(self.peer),
+            local: bare(self.local),
+        }
+    }
+}
+
+/// Opens a connection for a client, at once where that can be; the others
+/// wait in a task of their own.
+pub fn welcome(app: &Arc<App>, newcomer: Newcomer) {
+    match app.links.open(newcomer.caller()) {
+        Some(connection) => attach(app, newcomer, &connection),
+        None => drop(tokio::spawn(wait(Arc::clone(app), newcomer))),
+    }
+}
+
+fn attach(app: &App, newcomer: Newcomer, connection: &Arc<Connection>) {
     let Newcomer {
-        mut stream,
+        socket,
         peer,
+        local,
         listening,
         place,
     } = newcomer;
-    // Both fail only on a socket that is dead already.
-    let Ok(local) = stream.local_addr() else {
+    let (id, number) = (connection.id(), connection.link().number());
+    let service = &listening.service;
+    debug!("connection {id} open link={number} service={service} peer={peer} local={local}");
+    let watch = Arc::clone(&app.watches[id.get() as usize % app.watches.len()]);
+    connection.attach(Client::new(socket, peer, listening.kind, place, watch));
+}
+
+/// Waits until there is a connection for a client, and sends it away where
+/// there will be none.
+async fn wait(app: Arc<App>, newcomer: Newcomer) {
+    // A second descriptor would keep the socket open: it goes there and back.
+    let Newcomer {
+        socket,
+        peer,
+        local,
+        listening,
+        place,
+    } = newcomer;
+    let service = &listening.service;
+    let Ok(mut stream) = tokio::net::TcpStream::from_std(socket) else {
         return;
     };
-    let _ = stream.set_nodelay(true);
-
-    let (service, kind) = (listening.service.as_str(), listening.kind);
     let caller = Caller {
         service,
         peer: bare(peer),
@@ -49,42 +83,38 @@ pub async fn welcome(app: Arc<App>, newcomer: Newcomer) {
     };
     let opened = tokio::select! {
         biased;
-        opened = app.links.open(caller) => opened,
+        opened = app.links.wait_to_open(caller) => opened,
         () = gone(&stream) => {
             debug!("client {peer} went away while it waited service={service}");
             return;
         }
     };
     match opened {
-        Ok(connection) => {
-            let (id, number) = (connection.id(), connection.link().number());
-            debug!(
-                "connection {id} open link={number} service={service} peer={peer} local={local}"
-            );
-            let close_timeout = app.close_timeout;
-            let client = Client {
-                stream,
-                connection,
-                peer,
-                kind,
-                close_timeout,
-                asks: AtomicBool::new(false),
-                _place: place,
-            };
-            tokio::spawn(Box::new(client).run());
-        }
+        Ok(connection) => match stream.into_std() {
+            Ok(socket) => {
+                let newcomer = Newcomer {
+                    socket,
+                    peer,
+                    local,
+                    listening,
+                    place,
+                };
+                attach(&app, newcomer, &connection);
+            }
+            Err(_) => connection.abandon(CloseReason::Internal),
+        },
         Err(reason) => {
             if let Some(so_far) = app.refusals.hit() {
                 warn!("client {peer} refused: {reason} service={service}; {so_far} so far");
             }
-            farewell::refuse(&mut stream, kind).await;
+            farewell::refuse(&mut stream, listening.kind).await;
         }
     }
 }
 
 /// Waits until a client is gone that has said nothing. One that has is not
 /// looked at further: what ends there may be its half only.
-async fn gone(stream: &TcpStream) {
+async fn gone(stream: &tokio::net::TcpStream) {
     let said = stream.peek(&mut [0]).await;
     if matches!(said, Ok(1..)) {
         std::future::pending().await
