@@ -65,7 +65,7 @@ request(Conn, Key, Style, Config, Ip, Data) ->
     end.
 
 done(Conn, Answer, {_, _, _, Then}) ->
-    {done, megaphone_nif:http_reply(Conn, Answer, Then)}.
+    {done, megaphone_http_answer:send(Conn, Answer, Then)}.
 
 session(Body, Ip) ->
     case {megaphone_bosh_body:attribute(sid, Body), megaphone_bosh_body:attribute(to, Body)} of
@@ -111,4 +111,4 @@ error_answer(Status, Reason, Style, Config) ->
 
 head(Status, Reason, Length, {Version, Connection, _, _}, #{lines := Lines}) ->
     [Version, megaphone_http_answer:start(Status, Reason), Connection, <<"Content-Length: ">>,
-     integer_to_binary(Length) | Lines].
+     integer_to_binary(Length), Lines].

@@ -111,8 +111,8 @@ elements(_) -> error.
 encode(#body{attrs = Attributes0, els = Elements}) ->
     {Attributes, Content} = content(Elements, [{<<"xmlns">>, ?HTTP_BIND} | Attributes0]),
     case Content of
-        [] -> [<<"<body">>, [attribute_out(A) || A <- Attributes] | <<"/>">>];
-        _ -> [<<"<body">>, [attribute_out(A) || A <- Attributes], $>, Content | <<"</body>">>]
+        [] -> [<<"<body">>, [attribute_out(A) || A <- Attributes], <<"/>">>];
+        _ -> [<<"<body">>, [attribute_out(A) || A <- Attributes], $>, Content, <<"</body>">>]
     end.
 
 %% Some elements are attributes of the body; what comes last is looked at first.

@@ -104,7 +104,7 @@ session(Token) ->
 %%% gen_server
 
 init(Number) ->
-    _ = [fail(Held) || Held <- ets:match_object(?TABLE, #held{responder = Number, _ = '_'})],
+    _ = [fail(Held) || #held{responder = Of} = Held <- ets:tab2list(?TABLE), Of =:= Number],
     %% Each comes back under its name, and each of them fills its own place.
     Pool = list_to_tuple([case N of
                               Number -> self();
@@ -140,10 +140,7 @@ handle_info({hold, Token, Conn, Session, How, Body}, #state{number = Number} = S
     ask(Session, Token, Body),
     {noreply, State};
 handle_info({'$megaphone_gone', Token}, State) ->
-    case gone(Token) of
-        true -> ok;
-        false -> erlang:send_after(?LOOK_AGAIN, self(), {look_again, Token})
-    end,
+    _ = gone(Token) orelse erlang:send_after(?LOOK_AGAIN, self(), {look_again, Token}),
     {noreply, State};
 handle_info({look_again, Token}, State) ->
     _ = gone(Token),
@@ -171,7 +168,7 @@ answer(Body, #held{conn = Conn, how = {Key, Style}} = Held) ->
     end.
 
 send(Conn, Key, {_, _, _, Then} = Style, Body, Config) ->
-    case megaphone_nif:http_reply(Conn, megaphone_bosh:answer(Body, Style, Config), Then) of
+    case megaphone_http_answer:send(Conn, megaphone_bosh:answer(Body, Style, Config), Then) of
         next -> _ = megaphone_http_request:start(Conn, Key), ok;
         _ -> ok
     end.

@@ -11,6 +11,8 @@
 %%% | `ejabberd_http' with a BOSH request held | the session ends, its answer says `system-shutdown' and `Connection: close' |
 %%% | `ejabberd_http' with another request | the answer says `Connection: close', then as below |
 %%% | `ejabberd_http' between requests, and anybody else | closed; what was sent is delivered |
+%%%
+%%% What `megaphone_http' serves is told the same: the NIF knows what such a connection is at.
 -module(megaphone_farewell).
 
 %% megaphone_drain
@@ -36,6 +38,8 @@ say(Conn, Said) ->
         {#{state := State}, _} when State =:= closed; State =:= lingering ->
             stop(Said),
             closed;
+        {#{front := Front}, _} when Front =/= websocket, Front =/= stream, Front =/= detached ->
+            request(Front, Conn, Said);
         {#{owner := Owner} = Facts, busy} when is_pid(Owner) ->
             ok = megaphone_nif:set_draining(Conn),
             say(initial_call(Owner), Owner, Conn, Facts);
@@ -56,6 +60,25 @@ cut(Conn, Said) ->
 %% A session with stream management would wait for its client to come back here (XEP-0198, 5).
 stop(busy) -> ok;
 stop({told, Sessions}) -> lists:foreach(fun xmpp_stream_in:stop_async/1, Sessions).
+
+%%% what the NIF serves
+
+request(idle, Conn, _Said) ->
+    close(Conn);
+request({held, Token}, Conn, busy) ->
+    ok = megaphone_nif:set_draining(Conn),
+    case megaphone_bosh_responder:session(Token) of
+        {ok, Session} when node(Session) =:= node() ->
+            lists:foreach(fun end_stream/1, streams([Session])),
+            {told, []};
+        _ ->
+            busy
+    end;
+request({held, _Token}, _Conn, Said) ->
+    Said;
+request(_UnderWay, Conn, Said) ->
+    ok = megaphone_nif:set_draining(Conn),
+    Said.
 
 %%% one kind after the other
 

@@ -16,7 +16,7 @@
 reply(Conn, {Status, Headers, Name}, {_, _, IsHead, Then} = Style) ->
     case file:read_file_info(Name, [raw]) of
         {ok, #file_info{size = Size}} when IsHead ->
-            megaphone_nif:http_reply(Conn, head(Status, Headers, Size, Style), Then);
+            megaphone_http_answer:send(Conn, head(Status, Headers, Size, Style), Then);
         {ok, #file_info{size = Size}} ->
             case file:open(Name, [raw, read, binary]) of
                 {ok, Fd} ->
@@ -34,11 +34,11 @@ head(Status, Headers, Size, Style) ->
     megaphone_http_answer:head(Status, <<>>, Headers, Size, Style).
 
 send(Conn, _Fd, _Name, 0, Head, Then) ->
-    megaphone_nif:http_reply(Conn, Head, Then);
+    megaphone_http_answer:send(Conn, Head, Then);
 send(Conn, Fd, Name, Size, Head, Then) when Size =< ?SMALL ->
     case file:read(Fd, Size) of
         {ok, Data} when byte_size(Data) =:= Size ->
-            megaphone_nif:http_reply(Conn, [Head, Data], Then);
+            megaphone_http_answer:send(Conn, [Head, Data], Then);
         Other ->
             broken(Conn, Name, Other)
     end;
@@ -47,7 +47,7 @@ send(Conn, Fd, Name, Size, Head, Then) ->
     case gen_tcp:send(Socket, Head) of
         ok ->
             case file:sendfile(Fd, Socket, 0, Size, []) of
-                {ok, Size} -> megaphone_nif:http_reply(Conn, <<>>, Then);
+                {ok, Size} -> megaphone_http_answer:send(Conn, <<>>, Then);
                 Other -> broken(Conn, Name, Other)
             end;
         {error, _} = Error ->
@@ -67,7 +67,7 @@ broken(Conn, Name, Why) ->
 missing(Conn, What, Name, Reason, {_, _, _, Then} = Style) ->
     Text = format(Reason),
     ?LOG_ERROR("Failed to ~ts ~ts: ~ts", [What, Name, Text]),
-    megaphone_nif:http_reply(Conn, megaphone_http_answer:head(404, Text, [], 0, Style), Then).
+    megaphone_http_answer:send(Conn, megaphone_http_answer:head(404, Text, [], 0, Style), Then).
 
 format(Reason) ->
     case file:format_error(Reason) of

@@ -51,7 +51,7 @@ start(Conn, Key) ->
 %% @private
 -spec serve(megaphone_nif:conn(), megaphone_http_service:key()) -> ok.
 serve(Conn, Key) ->
-    case megaphone_nif:http_request(Conn) of
+    case taken(Conn) of
         {ok, Request} ->
             case request(Conn, Key, megaphone_http_service:get(Key), Request) of
                 next -> serve(Conn, Key);
@@ -59,6 +59,12 @@ serve(Conn, Key) ->
             end;
         {error, closed} ->
             ok
+    end.
+
+taken(Conn) ->
+    case megaphone_nif:http_request(Conn) of
+        large -> megaphone_nif:http_request_large(Conn);
+        Request -> Request
     end.
 
 %% Its listener has ended, and the link is about to.
@@ -115,11 +121,11 @@ takes('DELETE', _) -> true;
 takes(_, _) -> false.
 
 bad_request(Conn, {_, _, _, Then} = Style, #{custom := Custom}) ->
-    megaphone_nif:http_reply(Conn, megaphone_http_answer:bad_request(Style, Custom), Then).
+    megaphone_http_answer:send(Conn, megaphone_http_answer:bad_request(Style, Custom), Then).
 
 %% As ejabberd_http, which closes behind these.
 refuse(Conn, Text, Style, #{custom := Custom}) ->
-    megaphone_nif:http_reply(Conn, megaphone_http_answer:text(400, Text, Style, Custom), close).
+    megaphone_http_answer:send(Conn, megaphone_http_answer:text(400, Text, Style, Custom), close).
 
 %%% handlers
 
@@ -174,13 +180,17 @@ call(ejabberd_http_ws, Opts, Local, Request, {Conn, _, _, _, true, Fields}) ->
         closed -> {done, closed};
         not_upgrade -> ejabberd_http_ws:socket_handoff(Local, Request, Opts)
     end;
-call(Module, Opts, Local, Request, {Conn, _, _, _, Upgrade, _}) ->
+call(Module, Opts, Local, Request, {Conn, _, _, _, _, Fields}) ->
     case erlang:function_exported(Module, socket_handoff, 3) of
-        true when Upgrade ->
-            _ = megaphone_nif:http_detach(Conn),
-            {detached, Module:socket_handoff(Local, Request, Opts)};
         true ->
-            Module:socket_handoff(Local, Request, Opts);
+            %% Which protocols it knows, it alone does.
+            case lists:keymember('Upgrade', 1, element(13, Fields)) of
+                true when Module =/= ejabberd_http_ws ->
+                    _ = megaphone_nif:http_detach(Conn),
+                    {detached, Module:socket_handoff(Local, Request, Opts)};
+                _ ->
+                    Module:socket_handoff(Local, Request, Opts)
+            end;
         false ->
             Module:process(Local, Request)
     end.
@@ -198,15 +208,15 @@ reply(Conn, {detached, Result}, Style, #{custom := Custom}) ->
     closed;
 reply(Conn, Result, {_, _, _, Then} = Style, #{custom := Custom}) ->
     case megaphone_http_answer:make(Result, Style, Custom) of
-        none -> megaphone_nif:http_reply(Conn, <<>>, Then);
+        none -> megaphone_http_answer:send(Conn, <<>>, Then);
         {file, Status, Headers, Name} -> megaphone_http_file:reply(Conn, {Status, Headers, Name}, Style);
-        Answer -> megaphone_nif:http_reply(Conn, Answer, Then)
+        Answer -> megaphone_http_answer:send(Conn, Answer, Then)
     end.
 
 %% Nobody can tell what of an answer is there already.
 crashed(Conn, Method) ->
     Style = megaphone_http_answer:style(Method, {1, 1}, false),
-    megaphone_nif:http_reply(
+    megaphone_http_answer:send(
       Conn, megaphone_http_answer:text(500, <<"The handler of this request has failed.\n">>, Style,
                                        {[{<<"Content-Type">>, <<"text/plain">>}], #{}}), close).
 
