@@ -7,17 +7,19 @@
 //!     └── close, reset or loss of the link from the far side ─────┴──► Closed(reason)
 //! ```
 //! The two directions of the stream are [`Flow`]'s business; here is what the Erlang socket sees.
-//! Lock order: a connection's state, then the link's table. Nothing locks the other way round.
+//! Lock order: a connection's state, then the link's table or owners. Nothing locks the other way
+//! round.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use megaphone_proto::addresses::Addresses;
 use megaphone_proto::conn::Conn as Flow;
 use megaphone_proto::control::CloseReason;
 use megaphone_proto::frame::ConnectionId;
 use megaphone_proto::wheel::Watch;
-use rustler::{Encoder, Env, LocalPid, Monitor, Resource, ResourceArc, Term};
+use rustler::{Encoder, Env, LocalPid, Resource, ResourceArc, Term};
 
 use crate::atoms;
 use crate::front::Front;
@@ -38,11 +40,9 @@ pub struct Conn {
     /// Its number on the link.
     pub id: ConnectionId,
     /// The link it came over.
-    pub link: ResourceArc<Link>,
-    /// The client, as the edge saw it; for version 1 the link's own peer.
-    pub peer: SocketAddr,
-    /// The address the client connected to.
-    pub local: SocketAddr,
+    pub link: Arc<Link>,
+    /// The client, as the edge saw it, and what it connected to; for version 1 the link's own.
+    pub addresses: Addresses,
     /// Coarse link time (seconds) of the last byte from the client, for `idle_timeout`.
     pub heard: AtomicU32,
     state: Mutex<State>,
@@ -69,8 +69,9 @@ pub struct State {
     pub inbox: Inbox,
     /// What `send` took and the credit did not; most connections have none.
     pub pending: Option<Box<Pending>>,
-    /// Who gets active messages, and whose death closes the connection.
-    pub owner: Option<Box<(LocalPid, Monitor)>>,
+    /// Who gets active messages, and whose death closes the connection, where it is `owned`.
+    owner: LocalPid,
+    owned: bool,
     /// What only a process that uses it as a socket needs.
     pub socket: Lazy,
     /// Bytes that went through, for `info`.
@@ -102,7 +103,7 @@ pub struct Traffic {
 impl State {
     /// Who gets active messages.
     pub fn owner(&self) -> Option<LocalPid> {
-        self.owner.as_ref().map(|owner| owner.0)
+        self.owned.then_some(self.owner)
     }
 
     /// Milliseconds a blocked `send` waits; `None` is for ever.
@@ -134,43 +135,30 @@ impl State {
 }
 
 #[rustler::resource_impl]
-impl Resource for Conn {
-    /// The owner died: as a port would, the connection closes with it, unless its front knows better.
-    fn down<'a>(&'a self, env: Env<'a>, pid: LocalPid, _monitor: Monitor) {
-        // Version 1 may use an id again: only this very connection will do.
-        let this = self
-            .link
-            .get(self.id)
-            .filter(|conn| std::ptr::eq(&**conn, self));
-        let mut held = self.lock(env, this.as_ref());
-        if held.owner() == Some(pid) {
-            held.owner = None;
-            held.front_owner_down();
-        }
-    }
-}
+impl Resource for Conn {}
 
 impl Conn {
     /// A connection just opened; nobody owns it yet.
     pub fn new(
         id: ConnectionId,
-        link: ResourceArc<Link>,
+        link: Arc<Link>,
         (peer, local): (SocketAddr, SocketAddr),
         flow: Flow,
     ) -> Self {
         let heard = AtomicU32::new(link.now());
+        let owner = link.receiver;
         Conn {
             id,
             link,
-            peer,
-            local,
+            addresses: Addresses::new(peer, local),
             heard,
             state: Mutex::new(State {
                 flow,
                 phase: Phase::Open,
                 inbox: Inbox::default(),
                 pending: None,
-                owner: None,
+                owner,
+                owned: false,
                 socket: Lazy::default(),
                 traffic: Traffic::default(),
                 send_timeout: u32::MAX,
@@ -293,18 +281,30 @@ impl<'e> Held<'_, 'e> {
     /// Hands the connection to a process; `false` when that process is dead.
     pub fn set_owner(&mut self, pid: LocalPid) -> bool {
         let Some(this) = self.this else { return false };
-        let Some(monitor) = self.env.monitor(this, &pid) else {
+        if !self.conn.link.owners.add(self.env, this, pid) {
             return false;
-        };
-        self.drop_owner();
-        self.owner = Some(Box::new((pid, monitor)));
+        }
+        if self.owner() != Some(pid) {
+            self.drop_owner();
+        }
+        (self.owner, self.owned) = (pid, true);
         true
     }
 
     /// Leaves the connection without an owner.
     pub fn drop_owner(&mut self) {
-        if let (Some(owner), Some(this)) = (self.owner.take(), self.this) {
-            self.env.demonitor(this, &owner.1);
+        if let (Some(owner), Some(this)) = (self.owner(), self.this) {
+            self.conn.link.owners.remove(self.env, this, owner);
+            self.owned = false;
+        }
+    }
+
+    /// The owner has died: as a port would, the connection closes with it, unless its front knows
+    /// better.
+    pub fn owner_died(&mut self, pid: LocalPid) {
+        if self.owner() == Some(pid) {
+            self.owned = false;
+            self.front_owner_down();
         }
     }
 

@@ -1,5 +1,6 @@
 //! From a chunk off the link to the connections it speaks of.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use megaphone_proto::conn::ConnError;
@@ -53,7 +54,7 @@ impl From<LinkError> for Fatal {
 
 struct Feeding<'l, 'e> {
     env: Env<'e>,
-    link: &'l ResourceArc<Link>,
+    link: &'l Arc<Link>,
     news: Vec<Term<'e>>,
     /// Connections with new bytes. Served at the end, so that a process is woken once for all the
     /// frames that a chunk has for it.
@@ -61,7 +62,7 @@ struct Feeding<'l, 'e> {
 }
 
 /// Takes in as much of `chunk` as one call may.
-pub fn feed<'e>(env: Env<'e>, link: &ResourceArc<Link>, chunk: &[u8]) -> Fed<'e> {
+pub fn feed<'e>(env: Env<'e>, link: &Arc<Link>, chunk: &[u8]) -> Fed<'e> {
     let mut feeding = Feeding {
         env,
         link,

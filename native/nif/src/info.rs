@@ -60,8 +60,8 @@ impl<'e> Held<'_, 'e> {
         vec![
             (atoms::id(), conn.id.get().encode(env)),
             (atoms::link(), conn.link.settings.name.encode(env)),
-            (atoms::peer(), address(env, conn.peer)),
-            (atoms::local(), address(env, conn.local)),
+            (atoms::peer(), address(env, conn.addresses.peer())),
+            (atoms::local(), address(env, conn.addresses.local())),
             (atoms::state(), self.state_name().encode(env)),
             (atoms::reason(), self.reason()),
             (atoms::owner(), self.owner_term()),

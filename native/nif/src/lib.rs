@@ -21,6 +21,7 @@ mod nifs;
 mod options;
 mod outbound;
 mod outbox;
+mod owners;
 mod pending;
 mod requests;
 mod socket;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crossbeam_queue::SegQueue;
 use megaphone_proto::control::{CloseReason, Control};
@@ -18,6 +18,7 @@ use crate::atoms;
 use crate::conn::{Conn, Phase, hold};
 use crate::front::News;
 use crate::limits::{Held, Hits};
+use crate::owners::Owners;
 use crate::outbox::{ALL_MAX, DATA_LOW, Outbox};
 use crate::sync::lock;
 
@@ -63,6 +64,8 @@ pub struct Link {
     pub held: Held,
     /// The receiving state machine; only `feed` uses it for long.
     pub machine: Mutex<Machine>,
+    /// Whose death ends which connections.
+    pub owners: Owners,
     table: Mutex<Table<ResourceArc<Conn>>>,
     version: u32,
     max_content: u32,
@@ -145,8 +148,19 @@ impl Counters {
     }
 }
 
+/// A link as Erlang refers to it.
+pub struct LinkRef(pub Arc<Link>);
+
 #[rustler::resource_impl]
-impl Resource for Link {}
+impl Resource for LinkRef {}
+
+impl std::ops::Deref for LinkRef {
+    type Target = Arc<Link>;
+
+    fn deref(&self) -> &Arc<Link> {
+        &self.0
+    }
+}
 
 impl Link {
     /// The link behind a handshake: its stream is `machine`'s.
@@ -160,6 +174,7 @@ impl Link {
             outbox: Outbox::new(resume_buffer),
             counters: Counters::default(),
             held: Held::new(settings.max_buffered),
+            owners: Owners::new(),
             table: Mutex::new(Table::new(settings.max_connections)),
             version: machine.version(),
             max_content: machine.max_content_to_send(),

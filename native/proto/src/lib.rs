@@ -7,6 +7,7 @@
 //! [`table::Table`] of [`conn::Conn`]s, by whoever owns the link. `tests/world/` has both ends put
 //! together.
 
+pub mod addresses;
 pub mod auth;
 pub mod buffer;
 mod config;

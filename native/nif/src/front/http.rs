@@ -179,7 +179,7 @@ impl<'e> Held<'_, 'e> {
         if !owns && !self.set_owner(caller) {
             return Given::None;
         }
-        let (env, peer) = (self.env, self.conn.peer);
+        let (env, peer) = (self.env, self.conn.addresses.peer());
         let draining = self.draining;
         let state: &mut State = self;
         let Front::Http(Http {
@@ -511,6 +511,9 @@ impl Held<'_, '_> {
                     if exchange.left > 0 {
                         self.http_credit();
                         self.watch_at(due);
+                        if self.inbox.ended.is_some() {
+                            self.http_give_up(CloseReason::ClientClosed);
+                        }
                         return false;
                     }
                     exchange.stage = Stage::Flushing;

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use megaphone_proto::control::{Control, ErrorCode};
@@ -16,13 +17,13 @@ use super::{close_reason, error};
 use crate::atoms;
 use crate::feed::{Fed, feed as feed_link, news};
 use crate::limits;
-use crate::link::{Link, Settings};
+use crate::link::{Link, LinkRef, Settings};
 use crate::memory;
 
 /// Bytes drained in one call: one write that carries some hundreds of small frames.
 const DRAIN_MAX: usize = 128 << 10;
 
-type LinkArg = ResourceArc<Link>;
+type LinkArg = ResourceArc<LinkRef>;
 
 #[derive(NifMap)]
 struct LinkOptions<'a> {
@@ -51,7 +52,7 @@ fn link_new(env: Env, options: LinkOptions, handshake: HandshakeArg) -> NifResul
         addresses,
     };
     let link = Link::new(settings, machine, env.pid());
-    Ok(ResourceArc::new(link))
+    Ok(ResourceArc::new(LinkRef(Arc::new(link))))
 }
 
 /// A Unix socket has no IP address: its clients of version 1 come from nowhere in particular.

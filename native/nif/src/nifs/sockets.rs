@@ -159,7 +159,9 @@ fn set_owner<'a>(env: Env<'a>, conn: ConnArg, owner: LocalPid, active: Term) -> 
     if !held.is_open() {
         return error(env, atoms::einval());
     }
-    held.socket.handing = false;
+    if let Some(socket) = held.socket.get_mut() {
+        socket.handing = false;
+    }
     if !held.set_owner(owner) {
         return error(env, atoms::badarg());
     }
