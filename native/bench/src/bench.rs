@@ -26,6 +26,8 @@ pub struct Options {
     pub ejabberd: String,
     /// The module that serves HTTP on megaphone's side.
     pub front: Front,
+    /// megaphone's built application; below the checkout, or anywhere.
+    pub built: PathBuf,
 }
 
 /// What a part measures with: options, programs, a directory, and a place to say what went wrong.
@@ -171,7 +173,7 @@ impl Bench {
     }
 
     fn copy(&self) -> Result<()> {
-        let from = self.root.join("_build/default/lib/megaphone");
+        let from = self.root.join(&self.options.built);
         std::fs::create_dir_all(&self.built)?;
         // `priv` is a link where rebar3 has made it.
         let mut copy = Command::new("cp");

@@ -25,7 +25,16 @@ pub struct Bulk;
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Measured {
     rows: Vec<Row>,
+    /// One link alone beside one TCP connection.
+    #[serde(default)]
+    links: Vec<Row>,
 }
+
+/// Connections on the one link that is measured alone.
+const ON_A_LINK: u32 = 16;
+
+/// The window of each, bytes: what an ECM's grows to for who can use it.
+const WINDOW: &str = "524288";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Row {
@@ -56,7 +65,20 @@ impl Part for Bulk {
                 });
             }
         }
-        Ok(Measured { rows })
+        let mut links = Vec::new();
+        for direction in [Direction::Up, Direction::Down] {
+            bench.say(format!("one link alone, {}", name(direction)));
+            let found = in_turns(&BOTH, bench.runs(), |side, _| match side {
+                Side::Megaphone => over_a_link(bench, &sites[&side], direction),
+                _ => move_bytes(bench, &sites[&side], 1, direction),
+            })?;
+            links.push(Row {
+                connections: ON_A_LINK,
+                direction,
+                found,
+            });
+        }
+        Ok(Measured { rows, links })
     }
 
     fn section(measured: &Measured) -> Section {
@@ -66,6 +88,9 @@ impl Part for Bulk {
             .table(table(&measured.rows))
             .plot(speed(&measured.rows))
             .plot(cpu(&measured.rows));
+        if !measured.links.is_empty() {
+            section.text(LINKS).table(links(&measured.links));
+        }
         section
     }
 }
@@ -78,6 +103,79 @@ the node; over megaphone it goes through the ECM and a link of its own, where ea
 way (its window), so that one that is fast cannot hold up the others. Loopback makes the difference as large as it can
 be: between machines the network is the limit. Fairness is Jain's index of what each connection got: 1 when all have the
 same.";
+
+const LINKS: &str = "\
+One link by itself: `megaphone-load` is the edge, with sixteen connections on the link and no ECM and no clients, and
+the same module takes or gives the bytes. Beside it the same module over one TCP connection of its own: raw loopback.";
+
+/// What one link carries of raw loopback, as a part of 1: the medians.
+pub fn of_raw(measured: &Measured, direction: Direction) -> Option<(Figure, Figure)> {
+    let row = measured
+        .links
+        .iter()
+        .find(|row| row.direction == direction)?;
+    Some((
+        megabytes(row.found.get(&Side::Stock)?),
+        megabytes(row.found.get(&Side::Megaphone)?),
+    ))
+}
+
+/// As [`move_bytes`], over one link from an edge that is the generator.
+fn over_a_link(bench: &Bench, site: &Site, direction: Direction) -> Result<Report> {
+    let address = site.link_address()?.to_string();
+    let (connections, pid) = (ON_A_LINK.to_string(), site.pid().to_string());
+    let mut args = vec!["link", &address, "--service", "bulk", "--connections"];
+    args.extend([
+        &*connections,
+        "--window",
+        WINDOW,
+        "--bulk",
+        name(direction),
+        "--server-pid",
+        &pid,
+        "--for",
+        bench.pick("3s", "300ms"),
+        "--warm-up",
+        bench.pick("1s", "100ms"),
+    ]);
+    let watch = site.watch(bench, &format!("bulk-link-{}", name(direction)))?;
+    let report: Report = bench.load(&args)?;
+    watch.end(report.window.generator_cpu)?;
+    Ok(report)
+}
+
+fn links(rows: &[Row]) -> Table {
+    let header = [
+        "direction",
+        "raw loopback TCP, MB/s",
+        "one link, MB/s",
+        "of raw",
+        "ejabberd CPU, raw",
+        "ejabberd CPU, link",
+    ];
+    let mut table = Table::new("CPU in seconds per GB.", &header);
+    for row in rows {
+        let [raw, link] = [Side::Stock, Side::Megaphone].map(|side| &row.found[&side]);
+        let [raw_speed, link_speed] = [raw, link].map(|reports| megabytes(reports));
+        let share = link_speed.median() * 100.0 / raw_speed.median().max(f64::MIN_POSITIVE);
+        table.row([
+            Cell::from(toward(row.direction)),
+            (&raw_speed).into(),
+            (&link_speed).into(),
+            Cell::from(format!("{share:.0} %")),
+            per_gigabyte(raw, |cpu| cpu.ejabberd).into(),
+            per_gigabyte(link, |cpu| cpu.ejabberd).into(),
+        ]);
+    }
+    table
+}
+
+fn toward(direction: Direction) -> &'static str {
+    match direction {
+        Direction::Up => "to ejabberd",
+        Direction::Down => "from ejabberd",
+    }
+}
 
 fn move_bytes(
     bench: &Bench,
@@ -137,10 +235,7 @@ fn fairness(reports: &[Report]) -> Figure {
 }
 
 fn label(row: &Row) -> String {
-    let direction = match row.direction {
-        Direction::Up => "to ejabberd",
-        Direction::Down => "from ejabberd",
-    };
+    let direction = toward(row.direction);
     match row.connections {
         1 => format!("1 connection, {direction}"),
         more => format!("{}, {direction}", count(more)),

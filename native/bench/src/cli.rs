@@ -47,7 +47,13 @@ pub struct Cli {
     /// What serves HTTP on megaphone's side
     #[arg(long, value_enum, default_value = "ejabberd_http")]
     front: Front,
+    /// Another build of megaphone
+    #[arg(long, value_name = "DIR", default_value = BUILT)]
+    built: PathBuf,
 }
+
+/// Where rebar3 puts megaphone's application.
+pub(crate) const BUILT: &str = "_build/default/lib/megaphone";
 
 /// Does what the command line says. The exit code is 1 when a part failed.
 pub fn run() -> Result<ExitCode> {
@@ -75,6 +81,7 @@ pub fn run() -> Result<ExitCode> {
         profile: cli.profile,
         ejabberd: cli.ejabberd,
         front: cli.front,
+        built: cli.built,
     };
     let bench = Bench::new(options, root, dir.path().to_owned())?;
     let machine = Machine::look(&bench);

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+pub(crate) use flow::{PERIOD, TURN, pattern};
+
 use crate::fleet::Errors;
 use crate::generator::{Window, cpu_lines, duration, error_list, raise_descriptors, say};
 

@@ -1,5 +1,6 @@
 //! A synthetic edge: a million virtual connections on a node's links.
 
+mod bulk;
 mod dial;
 mod drive;
 mod edge;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use megaphone_proto::limits::{DEFAULT_WINDOW, RESUME_TIMEOUT_DEFAULT};
 use serde::{Deserialize, Serialize};
 
+use crate::bulk::Direction;
 use crate::fleet::Errors;
 use crate::generator::{Window, cpu_lines, duration, error_list, raise_descriptors, say};
 use crate::summary::Summary;
@@ -35,10 +37,15 @@ handed to the link to when it was back, in microseconds, and processor time. Wit
 printed when all are open, and the rounds wait for a line on standard input; `done` after them, and
 the end waits for another. The end of standard input stands for all of them.
 
+With --bulk there are no rounds: bytes go as fast as they do, over one link, as `megaphone-load bulk`
+has it, which describes the report. The service is to be bench/bench_bulk.erl. Windows are the
+node's upwards; downwards --window is each connection's.
+
 The node's listener must let it: max_connections (a link, 1,000,000 by default), accept_queue over
 --opening, +P over the number of connections.
 
-  megaphone-load link 127.0.0.1:6280 --service echo --connections 1000000 --links 4 --rounds 3")]
+  megaphone-load link 127.0.0.1:6280 --service echo --connections 1000000 --links 4 --rounds 3
+  megaphone-load link 127.0.0.1:6280 --service bulk --connections 16 --bulk up --for 5s")]
 pub struct Args {
     /// Where the node listens for links: HOST:PORT or unix:/PATH
     pub address: String,
@@ -72,6 +79,15 @@ pub struct Args {
     /// The longest that nothing may come while something is waited for
     #[arg(long, value_name = "T", default_value = "30s", value_parser = duration)]
     pub patience: Duration,
+    /// Move bytes as fast as they go instead, to the node or from it
+    #[arg(long, value_enum, value_name = "DIRECTION")]
+    pub bulk: Option<Direction>,
+    /// How long to measure with --bulk
+    #[arg(long = "for", value_name = "T", default_value = "5s", value_parser = duration)]
+    pub time: Duration,
+    /// How long to go before that, unmeasured
+    #[arg(long, value_name = "T", default_value = "1s", value_parser = duration)]
+    pub warm_up: Duration,
     /// Say `open` and `done`, and go on with a line on standard input each
     #[arg(long)]
     pub pause: bool,
@@ -129,6 +145,14 @@ pub fn run(args: &Args) -> Result<(), String> {
         return Err("--payload is 16 to 1048576".into());
     }
     raise_descriptors();
+    if let Some(direction) = args.bulk {
+        let report = bulk::run(args, direction)?;
+        say(&report, args.json)?;
+        return match report.errors.is_empty() {
+            true => Ok(()),
+            false => Err("some of the bytes were lost or damaged".into()),
+        };
+    }
     let report = drive::run(args)?;
     say(&report, args.json)?;
     match report.errors.is_empty() {

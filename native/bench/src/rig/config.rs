@@ -37,10 +37,10 @@ pub const BACKLOG: u32 = 4096;
 /// clients' repeated SYNs are to a TCP listener, for thousands come at once here.
 pub const ACCEPT_QUEUE: u32 = 20_000;
 
-/// What serves HTTP on megaphone's side.
+/// What serves HTTP and XMPP over TCP on megaphone's side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Front {
-    /// megaphone's own module, with `mod_megaphone`, which makes idle users small.
+    /// megaphone's own modules, with `mod_megaphone`, which makes idle users small.
     #[value(name = "megaphone_http")]
     Megaphone,
     /// ejabberd's, on virtual sockets.
@@ -49,7 +49,7 @@ pub enum Front {
 }
 
 /// The services and what they are given to, in this order: name, and options of the listener. On megaphone's side
-/// [`Front`] says what serves the first.
+/// [`Front`] says what serves the first two.
 pub const SERVICES: &[(&str, &str)] = &[
     (
         "http",

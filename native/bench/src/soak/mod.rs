@@ -13,13 +13,14 @@ mod verdict;
 
 use std::fs::File;
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 
 use crate::bench::{Bench, Options};
-use crate::cli::{raise_descriptors, root};
+use crate::cli::{BUILT, raise_descriptors, root};
 use crate::error::{Error, Result};
 use crate::rig::{self, Front, Setup, Site};
 use crate::side::Side;
@@ -51,6 +52,9 @@ struct Cli {
     /// What serves HTTP
     #[arg(long, value_enum, default_value = "ejabberd_http")]
     front: Front,
+    /// Another build of megaphone
+    #[arg(long, value_name = "DIR", default_value = BUILT)]
+    built: PathBuf,
 }
 
 /// Rounds before those that are judged: the last of them draws the line.
@@ -85,6 +89,7 @@ pub fn run() -> Result<ExitCode> {
         profile: false,
         ejabberd: cli.ejabberd.clone(),
         front: cli.front,
+        built: cli.built.clone(),
     };
     let bench = Bench::new(options, root, dir.path().to_owned())?;
     let file = folder.join("chatter.jsonl");

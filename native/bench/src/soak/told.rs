@@ -11,10 +11,16 @@ pub fn round(round: &Round, warm: usize) -> String {
         number if number == warm => "the line".to_owned(),
         number => format!("round {}", number - warm),
     };
-    let well = match round.faults.is_empty() {
+    let mut well = match round.faults.is_empty() {
         true => "all whole, once and in order".to_owned(),
         false => format!("FOUND: {}", round.faults.join("; ")),
     };
+    if round.late > 0 {
+        well += &format!(
+            " ({} farewells over BOSH that ejabberd had laid aside)",
+            round.late
+        );
+    }
     format!(
         "{name}: {} logins, {} messages, {well}; at rest {} MB resident, {} MB of processes, {} kB in the NIF, {} processes",
         count(round.logins),

@@ -9,7 +9,7 @@ use socket2::SockRef;
 use super::Direction;
 
 /// Byte number N of a direction is N modulo this: no power of two, so that a lost block shows.
-const PERIOD: u64 = 251;
+pub const PERIOD: u64 = 251;
 
 /// Bytes of one turn.
 pub const TURN: usize = 64 * 1024;
