@@ -10,9 +10,8 @@
 -define(PROBE, "GET /peer HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").
 
 %% A request whose answer is read; one whose head is sent first and whose body when something, a
-%% 100, has come; one whose parts are separate writes; bytes behind which the client stops reading
-%% answers and closes.
--type step() :: iodata() | {continue, Head :: iodata(), Body :: iodata()} | {parts, [iodata()]} | {leave, iodata()}.
+%% 100, has come; one whose parts are separate writes; requests in one write, whose answers are read then.
+-type step() :: iodata() | {continue, Head :: iodata(), Body :: iodata()} | {parts, [iodata()]} | {pipeline, [iodata()]}.
 
 %% Answers as they came; then `open` when the connection served one more request, `closed` when it
 %% ended behind the last answer, `{closed, Rest}` when something else came before its end.
@@ -46,9 +45,9 @@ steps(Socket, []) ->
         {ended, How, <<>>} -> [How];
         {ended, How, Rest} -> [{How, Rest}]
     end;
-steps(Socket, [{leave, Bytes} | _]) ->
-    _ = gen_tcp:send(Socket, Bytes),
-    [left];
+steps(Socket, [{pipeline, Requests} | Steps]) ->
+    _ = gen_tcp:send(Socket, Requests),
+    pipeline(Socket, [method(Request) || Request <- Requests], <<>>, Steps);
 steps(Socket, [Step | Steps]) ->
     {Method, Answers} = send_step(Socket, Step),
     case Answers of
@@ -65,6 +64,19 @@ steps(Socket, [Step | Steps]) ->
                 {ended, Seen, How, <<>>} -> Seen ++ [How];
                 {ended, Seen, How, Rest} -> Seen ++ [{How, Rest}]
             end
+    end.
+
+pipeline(Socket, [], <<>>, Steps) -> steps(Socket, Steps);
+pipeline(Socket, [], Rest, _Steps) -> rest(Socket, Rest);
+pipeline(Socket, [Method | Methods], Bytes, Steps) ->
+    case final(Socket, Method, Bytes, []) of
+        {ok, Seen, Answer, Rest} ->
+            case closes(Answer) of
+                true -> Seen ++ rest(Socket, Rest);
+                false -> Seen ++ pipeline(Socket, Methods, Rest, Steps)
+            end;
+        {ended, Seen, How, <<>>} -> Seen ++ [How];
+        {ended, Seen, How, Rest} -> Seen ++ [{How, Rest}]
     end.
 
 send_step(Socket, {continue, Head, Body}) ->
