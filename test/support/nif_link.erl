@@ -43,7 +43,7 @@ feed(#link{ref = Link}, Id, Content) ->
     feed_all(Link, << <<(frame(Id, Part))/binary>> || Part <- parts(iolist_to_binary(Content)) >>, 0).
 
 %% As an edge does: no frame longer than it may be.
-parts(<<Part:60000/binary, Rest/binary>>) -> [Part | parts(Rest)];
+parts(<<Part:60000/binary, Rest/binary>>) when Rest =/= <<>> -> [Part | parts(Rest)];
 parts(Part) -> [Part].
 
 feed_all(Link, Chunk, Offset) ->
