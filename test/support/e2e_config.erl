@@ -13,6 +13,7 @@
                      link => inet:port_number(),        % a link listener for anybody's ECM
                      services => iodata(),              % of megaphone's, instead of the usual three
                      listener => iodata(),              % more options of megaphone's listeners, 4 spaces in front
+                     modules => iodata(),               % more modules, 2 spaces in front
                      top => iodata()}.                  % more at the top level
 
 %% Free ports, one for each service.
@@ -52,7 +53,8 @@ yaml(Options) ->
      "  mod_ping: {}\n"
      "  mod_privacy: {}\n"
      "  mod_roster: {}\n"
-     "  mod_vcard: {}\n"].
+     "  mod_vcard: {}\n",
+     maps:get(modules, Options, "")].
 
 listen(Options) -> [stock(Options), edge(Options), link_listener(Options)].
 

@@ -2,6 +2,7 @@
 -module(e2e_inside).
 
 -export([wait_down/2, kill_sender/0, count_opens/0, opens/0]).
+-export([processes_of_users/0, end_users/0, shrink_all_the_time/0, stop_shrinking/1]).
 
 %% Waits for a process's end: its reason.
 -spec wait_down(pid(), timeout()) -> {ok, Reason :: term()} | {error, still_there}.
@@ -58,3 +59,46 @@ opens() ->
     Ref = make_ref(),
     ?MODULE ! {opens, self(), Ref},
     receive {Ref, Times} -> Times end.
+
+%% The processes of users' sessions: what they are, the bytes they take and whether they hibernate.
+-spec processes_of_users() -> [{module(), Bytes :: non_neg_integer(), boolean()}].
+processes_of_users() ->
+    [{Module, Bytes, Function =:= {erlang, hibernate, 3}}
+     || Pid <- processes(),
+        {Module, _, _} <- [proc_lib:initial_call(Pid)],
+        megaphone_shrink:is_kind(Module),
+        [{memory, Bytes}, {current_function, Function}] <- [process_info(Pid, [memory, current_function])]].
+
+%% Ends their sessions; of BOSH nobody else would for half a minute.
+-spec end_users() -> ok.
+end_users() ->
+    Pids = [Pid || Pid <- processes(), {Module, _, _} <- [proc_lib:initial_call(Pid)],
+                   megaphone_shrink:is_kind(Module)],
+    Ends = [begin
+                Ref = monitor(process, Pid),
+                exit(Pid, kill),
+                Ref
+            end || Pid <- Pids],
+    [receive {'DOWN', Ref, process, _, _} -> ok end || Ref <- Ends],
+    ok.
+
+%% Tells all of them to become small, over and over.
+-spec shrink_all_the_time() -> pid().
+shrink_all_the_time() ->
+    Nobody = spawn(fun() -> ok end),
+    spawn(fun() -> shrink(Nobody, 0) end).
+
+shrink(Nobody, Told) ->
+    Pids = [Pid || Pid <- processes(), {Module, _, _} <- [proc_lib:initial_call(Pid)],
+                   megaphone_shrink:is_kind(Module)],
+    [Pid ! megaphone_shrink:message(Nobody) || Pid <- Pids],
+    receive {stop, From, Ref} -> From ! {Ref, Told}
+    after 1 -> shrink(Nobody, Told + length(Pids))
+    end.
+
+%% How often it told one.
+-spec stop_shrinking(pid()) -> non_neg_integer().
+stop_shrinking(Pid) ->
+    Ref = make_ref(),
+    Pid ! {stop, self(), Ref},
+    receive {Ref, Told} -> Told end.
