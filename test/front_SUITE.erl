@@ -536,7 +536,12 @@ overload(_) ->
     {Link, _Conn} = http(#{}, #{max_buffered => 10000}),
     ?assertMatch([{reset, 1, _}],
                  nif_link:feed(Link, 1, ["POST / HTTP/1.1\r\nContent-Length: 50000\r\n\r\n", lists:duplicate(20000, $a)])),
-    ?assertEqual({<<>>, reset}, nif_link:sent(Link, 1)).
+    ?assertEqual({<<>>, reset}, nif_link:sent(Link, 1)),
+    %% What is decoded already counts too.
+    {Other, _} = http(#{}, #{max_buffered => 10000}),
+    Chunk = ["1f40\r\n", lists:duplicate(8000, $a), "\r\n"],
+    [] = nif_link:feed(Other, 1, ["POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", Chunk]),
+    ?assertMatch([{reset, 1, _}], nif_link:feed(Other, 1, Chunk)).
 
 %%% ----
 

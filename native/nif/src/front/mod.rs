@@ -14,9 +14,7 @@
 //! | `closed` | the connection is over; the front is dropped after this |
 
 pub mod http;
-mod request_terms;
 pub mod stream;
-mod upload;
 pub mod ws;
 
 use megaphone_proto::frame::ConnectionId;
@@ -135,8 +133,9 @@ impl<'e> Held<'_, 'e> {
     /// Bytes that the front holds beside the connection's buffer.
     pub fn front_held(&self) -> usize {
         match &self.front {
+            Front::Http(http) => http.held(),
             Front::Ws(ws) => ws.held(),
-            _ => 0,
+            Front::Plain | Front::Stream(_) => 0,
         }
     }
 }

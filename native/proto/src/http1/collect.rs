@@ -123,6 +123,11 @@ impl Collector {
         self.body.len() + buffer.len()
     }
 
+    /// Bytes held here, beside the buffer.
+    pub fn held(&self) -> usize {
+        self.head.len() + self.body.len()
+    }
+
     /// Head and body of a whole request; of one whose body is read as it comes, the head alone.
     pub fn parts<'b>(&'b self, buffer: &'b Buffer) -> (&'b [u8], &'b [u8]) {
         if !self.head.is_empty() {

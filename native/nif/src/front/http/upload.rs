@@ -3,9 +3,11 @@
 
 use rustler::{NewBinary, Term};
 
+use super::Stage;
 use crate::atoms;
 use crate::conn::{Held, token};
 use crate::deliver::{Got, RECV_MAX};
+use crate::front::Front;
 use crate::socket::{Reader, Want};
 
 impl<'e> Held<'_, 'e> {
@@ -64,7 +66,7 @@ impl<'e> Held<'_, 'e> {
     }
 
     /// So many bytes of the body, 0 for what is there.
-    fn http_piece(&mut self, length: u32) -> Option<Term<'e>> {
+    pub(super) fn http_piece(&mut self, length: u32) -> Option<Term<'e>> {
         let env = self.env;
         let left = usize::try_from(self.http_left()?).unwrap_or(usize::MAX);
         let there = self.inbox.buffer.len().min(left);
@@ -82,5 +84,31 @@ impl<'e> Held<'_, 'e> {
         self.count_received(length);
         self.http_use(length as u64);
         Some(piece)
+    }
+
+    /// Bytes of the body that the request's process may still read.
+    pub(super) fn http_left(&mut self) -> Option<u64> {
+        let exchange = self.exchange()?;
+        (exchange.stage == Stage::Taken).then_some(exchange.left)
+    }
+
+    /// So many of them were read.
+    pub(super) fn http_use(&mut self, bytes: u64) {
+        if let Some(exchange) = self.exchange() {
+            exchange.left = exchange.left.saturating_sub(bytes);
+        }
+    }
+
+    /// Somebody waits for more of the body.
+    pub(super) fn http_await_body(&mut self) {
+        let (gathered, now) = (self.http_gathered(), self.conn.link.awake());
+        let Front::Http(http) = &mut self.front else {
+            return;
+        };
+        if let Some(exchange) = &mut http.exchange {
+            let due = now + http.limits.body_timeout + 1;
+            (exchange.mark, exchange.due) = (gathered, due);
+            self.watch_at(due);
+        }
     }
 }
