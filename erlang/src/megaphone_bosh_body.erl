@@ -109,7 +109,8 @@ elements(_) -> error.
 
 -spec encode(t()) -> iodata().
 encode(#body{attrs = Attributes0, els = Elements}) ->
-    {Attributes, Content} = content(Elements, [{<<"xmlns">>, ?HTTP_BIND} | Attributes0]),
+    {Attributes, Content} = content(Elements, [{<<"xmlns">>, ?HTTP_BIND}
+                                               | [attribute_text(A) || A <- Attributes0]]),
     case Content of
         [] -> [<<"<body">>, [attribute_out(A) || A <- Attributes], <<"/>">>];
         _ -> [<<"<body">>, [attribute_out(A) || A <- Attributes], $>, Content, <<"</body>">>]
@@ -165,8 +166,9 @@ stream_attributes(Stream, Attributes) ->
                            {<<"xmlns:xmpp">>, ?XBOSH})
     end.
 
-attribute_out({Name, Value}) when is_atom(Name) ->
-    attribute_out({atom_to_binary(Name), text(Value)});
+attribute_text({Name, Value}) when is_atom(Name) -> {atom_to_binary(Name), text(Value)};
+attribute_text(Attribute) -> Attribute.
+
 attribute_out({Name, Value}) ->
     [$\s, Name, $=, $', fxml:crypt(Value), $'].
 

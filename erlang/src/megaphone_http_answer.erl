@@ -4,7 +4,7 @@
 %% megaphone_http_request, megaphone_http_file, megaphone_bosh, megaphone_bosh_responder
 -export([send/3]).
 %% megaphone_http_request
--export([style/3, make/3, bad_request/2, text/4]).
+-export([style/3, last/1, make/3, bad_request/2, text/4]).
 %% megaphone_http_file
 -export([head/5]).
 %% megaphone_bosh
@@ -40,6 +40,10 @@ style(Method, {1, 1}, true) -> {<<"HTTP/1.1 ">>, <<>>, Method =:= 'HEAD', keep};
 style(Method, {1, 1}, false) -> {<<"HTTP/1.1 ">>, <<"Connection: close\r\n">>, Method =:= 'HEAD', close};
 style(Method, _, true) -> {<<"HTTP/1.0 ">>, <<"Connection: keep-alive\r\n">>, Method =:= 'HEAD', keep};
 style(Method, _, false) -> {<<"HTTP/1.0 ">>, <<"Connection: close\r\n">>, Method =:= 'HEAD', close}.
+
+%% @doc The same, of an answer that nothing comes behind.
+-spec last(style()) -> style().
+last({Version, _, IsHead, _}) -> {Version, <<"Connection: close\r\n">>, IsHead, close}.
 
 %% @doc The answer that a handler's result stands for; `none': the handler has sent it itself.
 -spec make(term(), style(), custom()) ->

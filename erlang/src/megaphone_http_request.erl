@@ -199,7 +199,7 @@ reply(_Conn, {done, Ended}, _Style, _Service) ->
     Ended;
 reply(Conn, {detached, Result}, Style, #{custom := Custom}) ->
     Socket = megaphone_socket:socket(Conn),
-    _ = case megaphone_http_answer:make(Result, Style, Custom) of
+    _ = case megaphone_http_answer:make(Result, megaphone_http_answer:last(Style), Custom) of
             none -> ok;
             {file, _, _, _} -> ok;
             Answer -> gen_tcp:send(Socket, Answer)
