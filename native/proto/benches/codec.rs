@@ -8,6 +8,8 @@ use megaphone_proto::handshake::Handshake;
 use megaphone_proto::http1::parse_head;
 use megaphone_proto::limits::DEFAULT_MAX_CONTENT;
 use megaphone_proto::link::{LinkConfig, Role};
+use megaphone_proto::wheel::{Watch, Wheel};
+use megaphone_proto::ws::{Event, Opcode, Reader, put_head, unmask};
 
 /// About a stanza.
 const CONTENT: [u8; 100] = [b'x'; 100];
@@ -89,5 +91,63 @@ fn heads(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, frames, heads);
+/// A client's text message.
+fn message(size: usize) -> Vec<u8> {
+    let (head, length) = put_head(Opcode::Text, size);
+    let mut frame = head[..length].to_vec();
+    frame[1] |= 0x80;
+    let key = [0xa1, 0xb2, 0xc3, 0xd4];
+    frame.extend(key);
+    let mut payload = vec![b'x'; size];
+    unmask(&mut payload, key);
+    frame.extend(payload);
+    frame
+}
+
+/// A message out of the buffer into memory of its own, unmasked and checked.
+fn websocket(c: &mut Criterion) {
+    let mut group = c.benchmark_group("WebSocket message");
+    for size in [100, 1000, 65_536] {
+        let frame = message(size);
+        let mut to = vec![0; size];
+        group.throughput(Throughput::Bytes(size as u64));
+        group.bench_function(format!("{size} bytes"), |b| {
+            let mut reader = Reader::default();
+            b.iter(|| {
+                let event = reader.next(&mut black_box(&frame[..]), usize::MAX);
+                if let Ok(Some(Event::Message(_, payload))) = event {
+                    payload.copy_to(black_box(&mut to)).unwrap();
+                }
+            });
+        });
+    }
+}
+
+/// A connection's time: one look each.
+fn wheel(c: &mut Criterion) {
+    const WATCHED: u64 = 1_000_000;
+    let mut group = c.benchmark_group("a million connections watched");
+    group
+        .throughput(Throughput::Elements(WATCHED))
+        .sample_size(10);
+    group.bench_function("Wheel::watch and Wheel::expire", |b| {
+        let mut wheel = Wheel::new();
+        let (mut now, mut due) = (0, Vec::new());
+        let mut watches = vec![Watch::default(); WATCHED as usize];
+        b.iter(|| {
+            for (id, watch) in (1..).zip(&mut watches) {
+                wheel.watch(watch, ConnectionId::new(id), now + 1 + id as u32 % 300);
+            }
+            now += 300;
+            while wheel.expire(now, 64, &mut due) {
+                due.clear();
+            }
+            for watch in &mut watches {
+                watch.fired(now);
+            }
+        });
+    });
+}
+
+criterion_group!(benches, frames, heads, websocket, wheel);
 criterion_main!(benches);
