@@ -77,7 +77,7 @@ queries(_) ->
     ?assertEqual([], Get("a=%xx")),
     ?assertEqual([{<<"a">>, <<"b">>}], Post("text/plain", "a=b")),
     ?assertEqual([], Post("text/xml; charset=utf-8", "<a b='c'/>")),
-    ?assertEqual([], Post("application/json", "{\"a\":1}")),
+    ?assertEqual([{nokey, <<"{\"a\":1}">>}], Post("application/json", "{\"a\":1}")),
     ?assertEqual([], element(3, target("PUT /?a=b HTTP/1.1\r\nContent-Length: 1\r\n\r\nx"))).
 
 methods(_) ->
@@ -265,7 +265,15 @@ send_timeout(_) ->
     [] = nif_link:tick(Link, 3),
     ?assertEqual(1010, byte_size(nif_link:sent(Link, 1))),
     ?assertMatch([{refused, 1, <<"the client takes nothing", _/binary>>}], nif_link:tick(Link, 4)),
-    ?assertEqual({<<>>, reset}, nif_link:sent(Link, 1)).
+    ?assertEqual({<<>>, reset}, nif_link:sent(Link, 1)),
+    %% Who takes all of it may take its time for the next request.
+    {Slow, Conn2} = http(#{send_timeout => 3000}, #{peer_window => 1000}),
+    _ = request(Slow, Conn2, ?GET),
+    idle = megaphone_nif:http_reply(Conn2, binary:copy(<<"x">>, 5000), keep),
+    [] = nif_link:grant(Slow, 1, 10000),
+    5000 = byte_size(nif_link:sent(Slow, 1)),
+    [] = nif_link:tick(Slow, 20),
+    ?OK = ask(Slow, Conn2, ?GET).
 
 not_taken(_) ->
     {Link, Conn} = http(#{idle_timeout => 10000}),

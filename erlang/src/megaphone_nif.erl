@@ -42,8 +42,8 @@
           max_body := pos_integer()}.            % of a body that is given whole
 %% A request as `#request{}' wants it. `Path' is decoded, split and normalized, `bad' where that
 %% cannot be, or where ejabberd_http takes no such request (another method, a POST or PUT without a
-%% body). `Query' is of the body where the method is POST: `[]' where that says that it is XML or
-%% JSON, or has more than 64 kB. `Headers' are the last one first, with names as ejabberd_http
+%% body). `Query' is of the body where the method is POST: `[]' where that says that it is XML, or has
+%% more than 64 kB. `Headers' are the last one first, with names as ejabberd_http
 %% normalizes them. `Host' is in small letters, and not yet prepared. `Data' is the body of a POST.
 %% `KeepAlive' is false also when the node wants the client to go.
 -type http_request() ::

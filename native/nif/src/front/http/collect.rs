@@ -64,10 +64,7 @@ impl Held<'_, '_> {
                     return false;
                 }
                 Stage::Flushing => {
-                    http.exchange = None;
-                    http.idle_since = now;
-                    let idle = http.limits.idle_timeout;
-                    self.watch_in(idle);
+                    self.http_idle();
                 }
                 Stage::Taken => {
                     self.http_serve_readers();

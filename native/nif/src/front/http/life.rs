@@ -52,16 +52,25 @@ impl Held<'_, '_> {
     }
 
     pub(in crate::front) fn http_flushed(&mut self) {
-        let waits = !self.inbox.buffer.is_empty() || self.inbox.ended.is_some();
-        if let Front::Http(Http {
-            exchange: Some(exchange),
-            ..
-        }) = &self.front
-            && exchange.stage == Stage::Flushing
-            && waits
-        {
-            // In the receiver's time, which starts the next one's process.
-            self.defer();
+        let flushed = self
+            .exchange()
+            .is_some_and(|exchange| exchange.stage == Stage::Flushing);
+        if flushed {
+            self.http_idle();
+            if !self.inbox.buffer.is_empty() || self.inbox.ended.is_some() {
+                // In the receiver's time, which starts the next one's process.
+                self.defer();
+            }
+        }
+    }
+
+    /// There is no request.
+    pub(super) fn http_idle(&mut self) {
+        let now = self.conn.link.awake();
+        if let Front::Http(http) = &mut self.front {
+            (http.exchange, http.idle_since) = (None, now);
+            let idle = http.limits.idle_timeout;
+            self.watch_in(idle);
         }
     }
 

@@ -157,12 +157,12 @@ impl<'r, 'e> Seen<'r, 'e> {
         }
     }
 
-    /// A body that may be a form. What says that it is XML or JSON is none: nobody looks for pairs
-    /// in a stanza.
+    /// A body that may be a form. What says that it is XML is none: nobody looks for pairs in a
+    /// stanza.
     fn form<'b>(&self, body: &'b [u8]) -> Option<&'b [u8]> {
         let kind = self.content_type.split(|byte| *byte == b';').next()?;
         let kind = kind.trim_ascii().to_ascii_lowercase();
-        let none = kind.ends_with(b"/xml") || kind.ends_with(b"/json") || body.len() > FORM_MAX;
+        let none = kind.ends_with(b"/xml") || body.len() > FORM_MAX;
         (!none).then_some(body)
     }
 
