@@ -83,10 +83,13 @@ parse(_) -> more.
 typed(1, Opcode, Payload) -> {type(Opcode), Payload};
 typed(0, Opcode, Payload) -> {{part, type(Opcode)}, Payload}.
 
-%% All frames until the server closes the connection.
+%% All frames until the server closes the connection; its Close is answered.
 -spec collect(gen_tcp:socket(), binary()) -> [{type(), binary()} | closed | {error, term()}].
 collect(Socket, Bytes) ->
     case recv(Socket, Bytes) of
+        {ok, {close, Payload} = Frame, Rest} ->
+            _ = gen_tcp:send(Socket, frame(close, Payload)),
+            [Frame | collect(Socket, Rest)];
         {ok, Frame, Rest} -> [Frame | collect(Socket, Rest)];
         {error, closed} -> [closed];
         {error, _} = Error -> [Error]

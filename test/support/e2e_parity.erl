@@ -17,7 +17,7 @@ front() -> os:getenv("E2E_FRONT", "megaphone_http").
 -spec ports(world()) -> #{stock | ours := ports()}.
 ports(World) -> maps:with([stock, ours], World).
 
-%% `more`: options of the services under test, in YAML's flow style with a comma in front.
+%% `more`: options of the `plain` service under test, in YAML's flow style with a comma in front.
 -spec start(Version :: string(), #{more => iodata()}) -> world().
 start(Version, Options) ->
     Dir = e2e_ejabberd:temporary(),
@@ -68,7 +68,8 @@ yaml(Dir, Certificate, Stock, Ours, More) ->
      "  - port: \"unix:", Dir, "/link.sock\"\n"
      "    module: megaphone\n"
      "    services:\n",
-     [["      ", atom_to_list(Kind), ": {module: ", front(), ", ", options(Kind), More, "}\n"] || Kind <- [plain, custom]],
+     [["      ", atom_to_list(Kind), ": {module: ", front(), ", ", options(Kind),
+       [More || Kind =:= plain], "}\n"] || Kind <- [plain, custom]],
      "    ecm:\n"
      "      listeners:\n",
      [["        - {listen: \"127.0.0.1:", integer_to_list(maps:get(Kind, Ours)), "\", service: ",
