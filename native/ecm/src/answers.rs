@@ -15,16 +15,16 @@ pub enum Answers {
     #[default]
     Between,
     /// In the body of one, with so many bytes to come, never 0.
-    Body(u64),
+    Body(u32),
     /// Somewhere, and so for good: in a body whose length is not said in
-    /// bytes, behind a head that came in pieces, in a WebSocket.
+    /// bytes, or is 4 GiB, behind a head that came in pieces, in a WebSocket.
     Unknown,
 }
 
 /// What stands at the beginning of some bytes.
 enum Head {
     /// An answer, with a body of so many bytes.
-    Answer { length: usize, body: u64 },
+    Answer { length: usize, body: u32 },
     /// News of an answer that is to come (RFC 9110, section 15.2).
     Interim { length: usize },
     /// Anything else.
@@ -40,7 +40,7 @@ impl Answers {
                 Self::Unknown => bytes.len(),
                 Self::Body(left) => {
                     let taken = bytes.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-                    *self = Self::in_body(left - taken as u64);
+                    *self = Self::in_body(left - taken as u32);
                     taken
                 }
                 Self::Between => match head(bytes) {
@@ -62,7 +62,7 @@ impl Answers {
         begun
     }
 
-    fn in_body(left: u64) -> Self {
+    fn in_body(left: u32) -> Self {
         match left {
             0 => Self::Between,
             left => Self::Body(left),
@@ -89,7 +89,7 @@ fn head(bytes: &[u8]) -> Head {
 
 /// The length of the body, if that is how its end is told (RFC 9112, section
 /// 6.3).
-fn content_length(response: &Response<'_, '_>) -> Option<u64> {
+fn content_length(response: &Response<'_, '_>) -> Option<u32> {
     let mut length = None;
     for field in &*response.headers {
         if field.name.eq_ignore_ascii_case("transfer-encoding") {
@@ -147,6 +147,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nContent-Length: +3\r\n\r\nabc",
             "HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabc",
             "HTTP/1.1 200 OK\r\nContent-Length: 3, 3\r\n\r\nabc",
+            "HTTP/1.1 200 OK\r\nContent-Length: 4294967296\r\n\r\nabc",
             "HTTP/1.1 200 OK\r\nContent-Le",
             "<stream:stream>",
         ] {

@@ -24,6 +24,7 @@ mod up;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use megaphone_proto::buffer::Buffer;
 use megaphone_proto::conn::{Conn, ConnError, State};
 use megaphone_proto::control::{CloseReason, Control};
 use megaphone_proto::frame::ConnectionId;
@@ -69,11 +70,13 @@ struct Shared {
     /// Where the last content sent went.
     last: Batch,
     /// Bytes that came for the client and were not written to it.
-    waiting: Vec<u8>,
+    waiting: Buffer,
     /// How many of them the client was offered, and the budget knows of.
-    offered: usize,
+    offered: u32,
     /// Until it is done with, and not before it is attached.
     client: Option<Client>,
+    /// How the client is told that there is no service.
+    kind: Kind,
     answers: Answers,
     ending: Option<Ending>,
     marks: Marks,
@@ -111,33 +114,24 @@ struct Marks {
 pub struct Client {
     /// Its socket, which does not block.
     pub socket: TcpStream,
-    /// How it is told that there is no service.
-    pub kind: Kind,
     /// Its place among all clients, for as long as it is there.
     pub place: Place,
     /// Who watches its socket, and where it sits there.
     pub watch: Arc<Watch>,
-    seat: Option<Seat>,
+    seat: Seat,
     /// Its address, where the log is to have it.
     peer: Option<Box<SocketAddr>>,
 }
 
 impl Client {
     /// A client with `socket`, whose address is `peer`.
-    pub fn new(
-        socket: TcpStream,
-        peer: SocketAddr,
-        kind: Kind,
-        place: Place,
-        watch: Arc<Watch>,
-    ) -> Self {
+    pub fn new(socket: TcpStream, peer: SocketAddr, place: Place, watch: Arc<Watch>) -> Self {
         let logged = tracing::enabled!(tracing::Level::DEBUG);
         Self {
             socket,
-            kind,
             place,
             watch,
-            seat: None,
+            seat: Seat::NONE,
             peer: logged.then(|| Box::new(peer)),
         }
     }
@@ -150,9 +144,10 @@ impl Connection {
         let shared = Shared {
             conn,
             last: Batch::NONE,
-            waiting: Vec::new(),
+            waiting: Buffer::default(),
             offered: 0,
             client: None,
+            kind: Kind::default(),
             answers: Answers::default(),
             ending: None,
             marks: Marks::default(),
@@ -174,12 +169,14 @@ impl Connection {
         &self.link
     }
 
-    /// Attaches the client that it was opened for.
-    pub fn attach(self: &Arc<Self>, mut client: Client) {
+    /// Attaches the client that it was opened for, who is told as `kind` says
+    /// that there is no service.
+    pub fn attach(self: &Arc<Self>, mut client: Client, kind: Kind) {
         let mut shared = self.shared();
+        shared.kind = kind;
         match client.watch.take(self, &client.socket) {
             Ok(seat) => {
-                client.seat = Some(seat);
+                client.seat = seat;
                 shared.client = Some(client);
                 shared.follow_waiting();
                 self.bring(shared);
@@ -324,8 +321,9 @@ impl Connection {
         shared.conn.close();
         shared.ending = Some(ending);
         if let Ending::Reset(_) = ending {
-            shared.waiting = Vec::new();
-            self.link.budget().give(std::mem::take(&mut shared.offered));
+            shared.waiting.clear();
+            let offered = std::mem::take(&mut shared.offered);
+            self.link.budget().give(offered as usize);
         }
     }
 }
@@ -335,7 +333,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         let shared = self.shared();
         let budget = self.link.budget();
-        budget.give(shared.offered);
+        budget.give(shared.offered as usize);
         budget.growth().give(shared.conn.grown());
     }
 }
@@ -353,5 +351,5 @@ mod tests {
     }
 
     /// Bytes that a connection takes with its client, as an allocation.
-    const SIZE_MAX: usize = 192;
+    const SIZE_MAX: usize = 144;
 }

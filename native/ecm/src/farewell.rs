@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use megaphone_proto::buffer::Buffer;
 use megaphone_proto::control::CloseReason;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -38,22 +39,22 @@ The service cannot be reached just now. Try again in some seconds.";
 #[derive(Debug)]
 pub enum Last {
     /// That there is no service.
-    Refusal,
+    Refusal(Kind),
     /// What came for it before its connection closed, for this reason.
-    Bytes(Vec<u8>, CloseReason),
+    Bytes(Buffer, CloseReason),
 }
 
 /// Tells a client the `last` there is to tell, and closes its `socket`; with a
 /// reset, where it does not take that `within` a while.
-pub async fn part(socket: std::net::TcpStream, kind: Kind, last: Last, within: Duration) {
+pub async fn part(socket: std::net::TcpStream, last: Last, within: Duration) {
     // Fails only where the system has nothing left; then it is closed as it is.
     let Ok(mut stream) = TcpStream::from_std(socket) else {
         return;
     };
     match last {
-        Last::Refusal => refuse(&mut stream, kind).await,
+        Last::Refusal(kind) => refuse(&mut stream, kind).await,
         Last::Bytes(bytes, reason) => {
-            let closing = close(&mut stream, &bytes, reason);
+            let closing = close(&mut stream, bytes.as_slice(), reason);
             if timeout(within, closing).await.is_err() {
                 reset(&stream);
             }

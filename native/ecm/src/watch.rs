@@ -50,6 +50,11 @@ const IN: EventFlags = EventFlags::IN
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seat(u32);
 
+impl Seat {
+    /// None: there are fewer files than that.
+    pub const NONE: Self = Self(u32::MAX);
+}
+
 /// Some of the clients' sockets.
 #[derive(Debug)]
 pub struct Watch {

@@ -58,7 +58,7 @@ fn attach(app: &App, newcomer: Newcomer, connection: &Arc<Connection>) {
     let service = &listening.service;
     debug!("connection {id} open link={number} service={service} peer={peer} local={local}");
     let watch = Arc::clone(&app.watches[id.get() as usize % app.watches.len()]);
-    connection.attach(Client::new(socket, peer, listening.kind, place, watch));
+    connection.attach(Client::new(socket, peer, place, watch), listening.kind);
 }
 
 /// Waits until there is a connection for a client, and sends it away where

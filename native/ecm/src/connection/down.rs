@@ -43,10 +43,10 @@ impl Connection {
             // What failed shows again when the rest is flushed.
             let written = self.write(&mut shared, content).unwrap_or(0);
             rest = &content[written..];
-            shared.waiting.extend_from_slice(rest);
+            shared.waiting.push(rest);
             self.count(&mut shared);
         } else {
-            shared.waiting.extend_from_slice(rest);
+            shared.waiting.push(rest);
         }
         if !rest.is_empty() && !std::mem::replace(&mut shared.marks.to_flush, true) {
             to_flush.push(Arc::clone(self));
@@ -99,13 +99,10 @@ impl Connection {
         }
         // An idle client keeps no buffer.
         let mut waiting = std::mem::take(&mut shared.waiting);
-        shared.follow_answers(&waiting[shared.offered..]);
-        let written = self.write(shared, &waiting);
-        let done = *written.as_ref().unwrap_or(&0);
-        if done < waiting.len() {
-            waiting.drain(..done);
-            shared.waiting = waiting;
-        }
+        shared.follow_answers(&waiting.as_slice()[shared.offered as usize..]);
+        let written = self.write(shared, waiting.as_slice());
+        waiting.consume(*written.as_ref().unwrap_or(&0));
+        shared.waiting = waiting;
         written.map(drop)
     }
 
@@ -122,10 +119,8 @@ impl Connection {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.link.counters().count_slow_client();
                     shared.marks.full = true;
-                    if !std::mem::replace(&mut shared.marks.full_watched, true)
-                        && let Some(seat) = client.seat
-                    {
-                        client.watch.watch_full(seat, &client.socket)?;
+                    if !std::mem::replace(&mut shared.marks.full_watched, true) {
+                        client.watch.watch_full(client.seat, &client.socket)?;
                     }
                 }
                 Err(error) => return Err(error),
@@ -145,12 +140,12 @@ impl Connection {
 
     /// Has the budget know what waits. `false`: that is too much.
     fn count(&self, shared: &mut Shared) -> bool {
-        let (known, now) = (shared.offered, shared.waiting.len());
+        let (known, now) = (shared.offered as usize, shared.waiting.len());
         if now > known && !self.link.budget().take(now - known) {
             return false;
         }
         self.link.budget().give(known.saturating_sub(now));
-        shared.offered = now;
+        shared.offered = now as u32;
         true
     }
 
@@ -171,16 +166,14 @@ impl Connection {
         let Some(client) = shared.client.take() else {
             return;
         };
-        if let Some(seat) = client.seat {
-            client.watch.leave(seat);
-        }
+        client.watch.leave(client.seat);
         let both_ended = Ending::Close(CloseReason::Normal);
         let ending = shared.ending.unwrap_or(both_ended);
         let reason = ending.reason();
         let last = std::mem::take(&mut shared.waiting);
         match ending {
-            _ if client.kind == Kind::Http && shared.is_refused(reason, &last) => {
-                self.part(client, Last::Refusal, reason);
+            _ if shared.kind == Kind::Http && shared.is_refused(reason, last.as_slice()) => {
+                self.part(client, Last::Refusal(shared.kind), reason);
             }
             Ending::Reset(_) => {
                 farewell::reset(&client.socket);
@@ -202,13 +195,12 @@ impl Connection {
         tokio::spawn(async move {
             let Client {
                 socket,
-                kind,
                 place,
                 watch,
                 peer,
                 ..
             } = client;
-            farewell::part(socket, kind, last, watch.close_timeout()).await;
+            farewell::part(socket, last, watch.close_timeout()).await;
             connection.closed(peer.as_deref(), reason);
             drop(place);
         });
@@ -226,14 +218,13 @@ impl Shared {
     pub(super) fn follow_waiting(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
         // The rest is followed when it is poured.
-        self.follow_answers(&waiting[..self.offered]);
+        self.follow_answers(&waiting.as_slice()[..self.offered as usize]);
         self.waiting = waiting;
     }
 
     /// ejabberd sent `bytes`.
     fn follow_answers(&mut self, bytes: &[u8]) {
-        let http = |client: &Client| client.kind == Kind::Http;
-        if self.client.as_ref().is_some_and(http) && self.answers.take(bytes) {
+        if self.kind == Kind::Http && self.client.is_some() && self.answers.take(bytes) {
             self.marks.asks = false;
         }
     }
