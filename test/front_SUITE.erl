@@ -327,7 +327,13 @@ upload_unread(_) ->
     _ = request(Link, Conn, "PUT /f HTTP/1.1\r\nContent-Length: 10000\r\n\r\nabc"),
     ?assertEqual(idle, megaphone_nif:http_reply(Conn, ?OK, keep)),
     [{request, Conn, 17}] = nif_link:feed(Link, 1, [lists:duplicate(9997, $x), "GET /n HTTP/1.1\r\n\r\n"]),
-    ?assertEqual(<<"/n">>, raw_path(Conn)).
+    ?assertEqual(<<"/n">>, raw_path(Conn)),
+    idle = megaphone_nif:http_reply(Conn, ?OK, keep),
+    _ = request(Link, Conn, "PUT /f HTTP/1.1\r\nContent-Length: 10000\r\n\r\nabc"),
+    idle = megaphone_nif:http_reply(Conn, ?OK, keep),
+    _ = nif_link:sent(Link, 1),
+    ?assertMatch([{refused, 1, <<"the rest of a body", _/binary>>}], nif_link:tick(Link, 70)),
+    ?assertEqual({<<>>, eof}, nif_link:sent(Link, 1)).
 
 upload_unread_large(_) ->
     [begin
@@ -489,6 +495,13 @@ draining(_) ->
     ?assertEqual(closed, megaphone_nif:http_reply(Conn2, ?OK, keep)),
     ?assertEqual({<<"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\nok">>, eof},
                  nif_link:sent(Link2, 1)),
+    %% The client is still at the last answer.
+    {Link4, Conn4} = http(#{}, #{peer_window => 10}),
+    _ = request(Link4, Conn4, ?GET),
+    idle = megaphone_nif:http_reply(Conn4, ?OK, keep),
+    ok = megaphone_nif:set_draining(Conn4),
+    _ = nif_link:grant(Link4, 1, 1000),
+    ?assertEqual({?OK, eof}, nif_link:sent(Link4, 1)),
     {Link3, Conn3} = http(),
     [{request, Conn3, 17}] = nif_link:feed(Link3, 1, ?GET),
     ok = megaphone_nif:set_draining(Conn3),

@@ -40,7 +40,7 @@ fn cancel_recv(env: Env, conn: ConnArg, token: u64) -> bool {
 fn unrecv<'a>(env: Env<'a>, conn: ConnArg, data: Term<'a>) -> NifResult<Term<'a>> {
     let bytes = Binary::from_iolist(data)?;
     let mut held = hold(&conn, env);
-    if !held.is_open() {
+    if !held.is_open() || held.has_front() {
         return Ok(error(env, atoms::closed()));
     }
     held.unrecv(&bytes);

@@ -64,13 +64,16 @@ impl Held<'_, '_> {
         }
     }
 
-    /// There is no request.
+    /// There is no request. A connection that is to go has no other one.
     pub(super) fn http_idle(&mut self) {
         let now = self.conn.link.awake();
         if let Front::Http(http) = &mut self.front {
             (http.exchange, http.idle_since) = (None, now);
             let idle = http.limits.idle_timeout;
             self.watch_in(idle);
+        }
+        if self.draining {
+            self.close(CloseReason::Shutdown);
         }
     }
 
@@ -106,10 +109,11 @@ impl Held<'_, '_> {
         let limits = &http.limits;
         let Some(exchange) = &mut http.exchange else {
             let due = http.idle_since + limits.idle_timeout + 1;
-            if due <= now {
-                self.close(CloseReason::Idle);
+            if now < due {
+                return Some(due);
             }
-            return Some(due);
+            self.close(CloseReason::Idle);
+            return None;
         };
         if now < exchange.due {
             return Some(exchange.due);
@@ -125,7 +129,12 @@ impl Held<'_, '_> {
                     exchange.due = now + limits.body_timeout;
                     return Some(exchange.due);
                 }
-                self.http_refuse(Refusal::BodyTimeout);
+                if exchange.stage != Stage::Skipping {
+                    self.http_refuse(Refusal::BodyTimeout);
+                } else {
+                    self.http_blame("the rest of a body did not come (body_timeout)");
+                    self.close(CloseReason::Timeout);
+                }
             }
             Stage::Flushing if unsent < exchange.mark => {
                 exchange.mark = unsent;
