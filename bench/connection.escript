@@ -9,7 +9,8 @@
 %%   2. frames of 100 bytes decoded and buffered into connections that nobody reads, on one scheduler
 %%
 %% Prints one JSON object: {"bytes": [{"state": "open", "nif": N, "binary": N, "processes": N, "ets": N,
-%% "system": N, "total": N}, ...], "frames": [{"connections": N, "per_second": [N, ...]}, ...]}
+%% "system": N, "total": N}, ...], "frames": [{"connections": N, "per_second": [N, ...],
+%% "cpu_ns": [N, ...]}, ...]}, the last being the whole node's processor time for a frame
 -mode(compile).
 
 -define(CONTENT, 100).                          % bytes of a frame's content, about a stanza
@@ -27,7 +28,8 @@ main([Ebin | Args]) ->
             end,
     Frames = case lists:member("bytes", Args) of
                  true -> [];
-                 false -> [in_its_own(fun() -> frames(C, Runs) end) || C <- [1, 1_000, N]]
+                 false -> [in_its_own(fun() -> frames(C, Runs) end) || C <- lists:usort([1, 1_000, N]), C =< N,
+                     not lists:member("large", Args) orelse C =:= N]
              end,
     io:format("~s~n", [json(#{bytes => Bytes, frames => Frames})]);
 main([]) ->
@@ -149,8 +151,8 @@ frames(N, Runs) ->
     Chunks = chunks([frame(Id, Content) || _ <- lists:seq(1, min(4, Each)), Id <- Ids]),
     Count = N * min(4, Each),
     Times = max(1, Each div 4),
-    #{connections => N,
-      per_second => [run(Link, Ids, Chunks, Count, Times) || _ <- lists:seq(0, Runs)]}.
+    {PerSecond, Cpu} = lists:unzip([run(Link, Ids, Chunks, Count, Times) || _ <- lists:seq(0, Runs)]),
+    #{connections => N, per_second => PerSecond, cpu_ns => Cpu}.
 
 spread(N) ->
     Step = lists:last([S || S <- [1, 7, 101, 1009, 10_007], S =< N, N rem S =/= 0 orelse S =:= 1]),
@@ -165,12 +167,14 @@ cut(Rest) -> [binary:copy(Rest)].
 
 run(Link, Ids, Chunks, Count, Times) ->
     erlang:garbage_collect(),
+    {Cpu, _} = statistics(runtime),
     Start = erlang:monotonic_time(),
     [feed(Link, Chunk, 0) || _ <- lists:seq(1, Times), Chunk <- Chunks],
     Time = erlang:monotonic_time() - Start,
+    {CpuEnd, _} = statistics(runtime),
     Total = Count * Times,
     empty(Link, Ids, Total div length(Ids) * ?CONTENT),
-    Total / (erlang:convert_time_unit(Time, native, nanosecond) / 1.0e9).
+    {Total / (erlang:convert_time_unit(Time, native, nanosecond) / 1.0e9), (CpuEnd - Cpu) * 1.0e6 / Total}.
 
 empty(Link, Ids, Bytes) ->
     each(Link, Ids, fun(Conn) -> {ok, Data} = megaphone_nif:recv(Conn, 0), Bytes = byte_size(Data) end),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use megaphone_proto::conn::ConnError;
+use megaphone_proto::conn::{ConnError, State as FlowState};
 use megaphone_proto::control::{CloseReason, Control, Open};
 use megaphone_proto::error::LinkError;
 use megaphone_proto::frame::ConnectionId;
@@ -14,7 +14,7 @@ use rustler::{Encoder, Env, ResourceArc, Term};
 use crate::atoms;
 use crate::conn::{Conn, hold};
 use crate::front::News;
-use crate::link::Link;
+use crate::link::{LOOKUPS, Link};
 use crate::outbox::ALL_MAX;
 
 /// Connections served in one call: each may wake a process, at about a microsecond.
@@ -59,6 +59,32 @@ struct Feeding<'l, 'e> {
     /// Connections with new bytes. Served at the end, so that a process is woken once for all the
     /// frames that a chunk has for it.
     touched: Vec<ResourceArc<Conn>>,
+    /// Kept for its memory.
+    found: Vec<Option<ResourceArc<Conn>>>,
+}
+
+/// Content that follows each other in a chunk, whoever it is for.
+struct Batch<'a> {
+    contents: [(ConnectionId, &'a [u8]); LOOKUPS],
+    len: usize,
+}
+
+impl Default for Batch<'_> {
+    fn default() -> Self {
+        Batch {
+            contents: [(ConnectionId::CONTROL, &[]); LOOKUPS],
+            len: 0,
+        }
+    }
+}
+
+impl<'a> Batch<'a> {
+    /// Adds what is for `id`; `true`: it is full.
+    fn add(&mut self, id: ConnectionId, bytes: &'a [u8]) -> bool {
+        self.contents[self.len] = (id, bytes);
+        self.len += 1;
+        self.len == LOOKUPS
+    }
 }
 
 /// Takes in as much of `chunk` as one call may.
@@ -68,6 +94,7 @@ pub fn feed<'e>(env: Env<'e>, link: &Arc<Link>, chunk: &[u8]) -> Fed<'e> {
         link,
         news: Vec::new(),
         touched: Vec::new(),
+        found: Vec::new(),
     };
     let mut machine = link.machine();
     let mut input = chunk;
@@ -101,15 +128,28 @@ pub fn news<'e>(env: Env<'e>, link: &Link) -> impl Iterator<Item = Term<'e>> {
 
 impl<'e> Feeding<'_, 'e> {
     fn run(&mut self, machine: &mut Machine, input: &mut &[u8]) -> Result<(), Fatal> {
+        let mut batch = Batch::default();
         for _ in 0..EVENTS_MAX {
-            if self.touched.len() == SERVED_MAX {
-                break;
+            if self.touched.len() + batch.len >= SERVED_MAX {
+                self.contents(machine, &mut batch)?;
+                if self.touched.len() == SERVED_MAX {
+                    break;
+                }
             }
-            let Some(event) = machine.next(input)? else {
+            let event = match machine.next(input) {
+                Ok(Some(Event::Content { id, bytes })) => {
+                    if batch.add(id, bytes) {
+                        self.contents(machine, &mut batch)?;
+                    }
+                    continue;
+                }
+                event => event,
+            };
+            self.contents(machine, &mut batch)?;
+            let Some(event) = event? else {
                 break;
             };
             match event {
-                Event::Content { id, bytes } => self.content(machine, id, bytes)?,
                 Event::End { id } => self.end(id),
                 Event::Window { id, bytes } => self.window(id, bytes)?,
                 Event::Open(open) => self.open(machine, &open),
@@ -118,6 +158,7 @@ impl<'e> Feeding<'_, 'e> {
                 other => self.about_the_link(other)?,
             }
         }
+        self.contents(machine, &mut batch)?;
         if self.link.is_swamped() {
             return Err(Fatal {
                 code: megaphone_proto::control::ErrorCode::Limit,
@@ -138,8 +179,33 @@ impl<'e> Feeding<'_, 'e> {
         }
     }
 
-    fn content(&mut self, machine: &Machine, id: ConnectionId, bytes: &[u8]) -> Result<(), Fatal> {
-        let conn = match self.link.get(id) {
+    /// Gives connections what has come for them. They are looked up together: with very many of
+    /// them nearly each is a wait for memory.
+    fn contents(&mut self, machine: &Machine, batch: &mut Batch) -> Result<(), Fatal> {
+        let contents = &batch.contents[..std::mem::take(&mut batch.len)];
+        if let [(id, bytes)] = *contents {
+            let conn = self.link.get(id);
+            return self.content(machine, id, conn, bytes);
+        }
+        let mut found = std::mem::take(&mut self.found);
+        self.link
+            .get_all(contents.iter().map(|(id, _)| *id), &mut found);
+        for (conn, (id, bytes)) in found.drain(..).zip(contents) {
+            self.content(machine, *id, conn, bytes)?;
+        }
+        self.found = found;
+        Ok(())
+    }
+
+    fn content(
+        &mut self,
+        machine: &Machine,
+        id: ConnectionId,
+        found: Option<ResourceArc<Conn>>,
+        bytes: &[u8],
+    ) -> Result<(), Fatal> {
+        // One before it may have opened a connection of version 1.
+        let conn = match found.or_else(|| self.link.get(id)) {
             Some(conn) => conn,
             None => match self.first_of_v1(machine, id) {
                 Some(conn) => conn,
@@ -151,6 +217,11 @@ impl<'e> Feeding<'_, 'e> {
         };
         conn.heard.store(self.link.now(), Ordering::Relaxed);
         let mut held = hold(&conn, self.env);
+        if held.flow.state() == FlowState::Closed {
+            // Since it was looked up: one before it was the reason.
+            self.link.counters.lose_content(id);
+            return Ok(());
+        }
         match held.arrive(bytes) {
             Ok(first) => {
                 drop(held);

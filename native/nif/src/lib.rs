@@ -23,6 +23,7 @@ mod outbound;
 mod outbox;
 mod owners;
 mod pending;
+mod prefetch;
 mod requests;
 mod socket;
 mod sync;

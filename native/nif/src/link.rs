@@ -18,8 +18,9 @@ use crate::atoms;
 use crate::conn::{Conn, Phase, hold};
 use crate::front::News;
 use crate::limits::{Held, Hits};
-use crate::owners::Owners;
 use crate::outbox::{ALL_MAX, DATA_LOW, Outbox};
+use crate::owners::Owners;
+use crate::prefetch;
 use crate::sync::lock;
 
 /// Seconds for which a closed connection waits for a client that takes nothing: as long as a
@@ -28,6 +29,9 @@ const LINGER_MAX: u32 = 30;
 
 /// Seconds that a tick counts for, at most: they come each second, unless something stood still.
 const TICK_MAX: u32 = 2;
+
+/// Connections looked up in one go, at most; a processor waits for some ten lines of memory at once.
+pub const LOOKUPS: usize = 32;
 
 /// Connections served in one go: ended with their link, or called again after they had to wait.
 const BATCH: usize = 64;
@@ -247,6 +251,25 @@ impl Link {
     /// An open connection.
     pub fn get(&self, id: ConnectionId) -> Option<ResourceArc<Conn>> {
         self.table().get(&id).cloned()
+    }
+
+    /// The same of many at once: what has to come from memory for them is waited for once.
+    pub fn get_all(
+        &self,
+        ids: impl Iterator<Item = ConnectionId>,
+        found: &mut Vec<Option<ResourceArc<Conn>>>,
+    ) {
+        let table = self.table();
+        let mut there = [None; LOOKUPS];
+        let mut number = 0;
+        for (slot, id) in there.iter_mut().zip(ids) {
+            *slot = table.get(&id);
+            if let Some(conn) = *slot {
+                prefetch::resource::<Conn>(&raw const **conn);
+            }
+            number += 1;
+        }
+        found.extend(there[..number].iter().map(|conn| conn.cloned()));
     }
 
     /// The id is gone from the wire.

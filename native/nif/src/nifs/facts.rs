@@ -75,7 +75,10 @@ fn addresses(env: Env<'_>, conn: ConnArg) -> Term<'_> {
     if !hold(&conn, env).is_open() {
         return error(env, atoms::einval());
     }
-    let both = (address(env, conn.addresses.peer()), address(env, conn.addresses.local()));
+    let both = (
+        address(env, conn.addresses.peer()),
+        address(env, conn.addresses.local()),
+    );
     (atoms::ok(), both).encode(env)
 }
 
