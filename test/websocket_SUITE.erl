@@ -30,7 +30,7 @@ all() ->
      client_goes, client_resets, link_lost, what_came_before_the_end,
      pinged, pongs_keep_it, timed_out, messages_keep_it, no_time_while_parked,
      credit, longer_than_the_window, pongs_do_not_pile_up, send_waits, send_timeout,
-     flood_over_the_budget, version_1, not_a_websocket].
+     flood_over_the_budget, version_1, not_a_websocket, anything, nothing_is_left].
 
 init_per_suite(Config) ->
     {ok, _} = application:ensure_all_started(megaphone),
@@ -537,6 +537,105 @@ not_a_websocket(Config) ->
     ok = megaphone_nif:ws_close(Conn, 1000, <<>>),
     ok = megaphone_nif:close(Conn),
     ?assertEqual({error, closed}, megaphone_nif:ws_start(Conn, self(), options(#{}))).
+
+%% Any messages, fragments and pings, cut anywhere, while the owner asks when it likes: it gets each
+%% message, in order, and the client each pong and answer.
+anything(Config) ->
+    [begin
+         _ = rand:seed(exsss, Seed),
+         ct:pal("seed ~b", [Seed]),
+         conversation(Config)
+     end || Seed <- [1, 2, 3, erlang:system_time()]].
+
+conversation(Config) ->
+    Peer = link_case:connect(Config, #{window => 300 + rand:uniform(20000)}),
+    {Id, {_, _, Conn}} = open(Config, Peer),
+    Ws = #{peer => Peer, id => Id, conn => Conn},
+    ok = megaphone_nif:ws_start(Conn, self(), options(#{reply_in_kind => true})),
+    Said = [said() || _ <- lists:seq(1, 100)],
+    _ = spawn_link(fun() -> [begin send(Ws, Piece), pause() end || {_, Pieces} <- Said, Piece <- Pieces] end),
+    Messages = [Message || {{_, Message}, _} <- Said],
+    Expected = lists:flatmap(fun({{Opcode, Message}, Pieces}) ->
+                                     [{?FIN + ?PONG, <<"p">>} || has_ping(Pieces)]
+                                         ++ [{?FIN + Opcode, Message}]
+                             end, Said),
+    Self = self(),
+    Client = spawn_link(fun() -> Self ! {self(), [read(Ws) || _ <- Expected]} end),
+    ?assertEqual(Messages, [begin pause(), echo(Ws) end || _ <- Messages]),
+    receive {Client, Got} -> ?assertEqual(Expected, Got)
+    after ?TIMEOUT -> error(no_answers)
+    end,
+    send(Ws, close_frame(1000, "")),
+    true = lists:member(ask(Ws), [wait, closed]),
+    over(Ws),
+    link_peer:stop(Peer).
+
+%% One message in pieces that are sent one by one, maybe with a ping among its fragments.
+said() ->
+    {Opcode, Message} = case rand:uniform(2) of
+                            1 -> {?TEXT, unicode:characters_to_binary([rand_char() || _ <- lists:seq(0, rand:uniform(300))])};
+                            2 -> {?BINARY, crypto:strong_rand_bytes(rand_size())}
+                        end,
+    {{Opcode, Message}, cut(iolist_to_binary(frames(Opcode, Message)))}.
+
+frames(Opcode, Message) ->
+    case rand:uniform(3) of
+        1 ->
+            At = rand:uniform(byte_size(Message) + 1) - 1,
+            <<Begin:At/binary, End/binary>> = Message,
+            [raw_frame(Opcode, Begin), frame(?PING, "p"), raw_frame(?MORE, ""), frame(?MORE, End)];
+        _ ->
+            [frame(Opcode, Message)]
+    end.
+
+%% Only fragments have one, and those begin without the bit that says last.
+has_ping([<<Last:1, _/bitstring>> | _]) -> Last =:= 0.
+
+cut(<<>>) -> [];
+cut(Bytes) ->
+    Size = min(byte_size(Bytes), lists:nth(rand:uniform(3), [1, rand:uniform(20), rand:uniform(20000)])),
+    <<Piece:Size/binary, Rest/binary>> = Bytes,
+    [Piece | cut(Rest)].
+
+rand_size() -> lists:nth(rand:uniform(4), [0, rand:uniform(200), rand:uniform(3000), rand:uniform(40000)]).
+
+rand_char() -> lists:nth(rand:uniform(4), [$a, 16#e9, 16#20ac, 16#1f600]).
+
+pause() -> rand:uniform(20) > 1 orelse timer:sleep(rand:uniform(3) - 1).
+
+echo(Ws) ->
+    Message = next(Ws),
+    case reply(Ws, Message) of
+        ok -> ok;
+        {wait, Token, _} -> receive {'$megaphone_reply', Token, ok} -> ok end
+    end,
+    Message.
+
+%% Of those that have come and gone, in all their ways.
+nothing_is_left(Config) ->
+    Round = fun() ->
+                    [begin
+                         Ws = start(Config, #{ping_interval => 60000, timeout => 300000}),
+                         wait = ask(Ws),
+                         send(Ws, [frame(?TEXT, "x"), raw_frame(?TEXT, binary:copy(<<"x">>, 1000))]),
+                         <<"x">> = message(),
+                         end_it(N rem 4, Ws),
+                         over(Ws)
+                     end || N <- lists:seq(1, 100)],
+                    erlang:garbage_collect(),
+                    timer:sleep(?QUIET),
+                    megaphone_nif:memory()
+            end,
+    _ = Round(),
+    Before = Round(),
+    After = lists:last([Round() || _ <- [1, 2, 3]]),
+    ct:pal("~b bytes, then ~b", [Before, After]),
+    ?assertMatch(_ when After - Before < 50000, {Before, After}).
+
+end_it(0, #{peer := Peer, id := Id} = Ws) -> wait = ask(Ws), ok = link_peer:close(Peer, Id, "client_closed");
+end_it(1, #{peer := Peer, id := Id}) -> ok = link_peer:reset(Peer, Id, "client_closed");
+end_it(2, Ws) -> send(Ws, frame(?MORE, "")), <<_/binary>> = next(Ws), ok = close(Ws, 1000, ""), send(Ws, close_frame(1000, ""));
+end_it(3, #{conn := Conn}) -> ok = megaphone_nif:close(Conn).
 
 %% ---- the two sides ----
 
