@@ -115,3 +115,8 @@ fn link_operations() {
 fn websocket() {
     replay("websocket", targets::websocket);
 }
+
+#[test]
+fn http_requests() {
+    replay("http_requests", targets::http_requests);
+}

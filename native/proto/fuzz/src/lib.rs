@@ -6,12 +6,14 @@
 mod control;
 mod frames;
 mod http_heads;
+mod http_requests;
 mod link_operations;
 mod websocket;
 
 pub use control::control;
 pub use frames::frames;
 pub use http_heads::http_heads;
+pub use http_requests::http_requests;
 pub use link_operations::link_operations;
 pub use link_operations::world::choice::{Choices, mix};
 pub use websocket::websocket;

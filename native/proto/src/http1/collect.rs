@@ -156,14 +156,14 @@ impl Collector {
 
     /// How the body is framed, once the head is whole.
     fn head(&mut self, bytes: &[u8]) -> Result<Option<BodyFraming>, Refusal> {
+        if self.read == 0 && !may_begin_head(bytes) {
+            return Err(Refusal::Head(HttpError::Method));
+        }
         if self.read == 0 && memchr::memmem::find(bytes, b"\r\n\r\n").is_some() {
             return self.whole_head(bytes);
         }
         loop {
             match self.reader.next(&bytes[self.read..]) {
-                Step::More if self.read == 0 && !may_begin_head(bytes) => {
-                    return Err(Refusal::Head(HttpError::Method));
-                }
                 Step::More => return Ok(None),
                 Step::Item { item, consumed } => {
                     self.read += consumed;
@@ -248,8 +248,8 @@ fn is_expect(name: &Name) -> bool {
     name.raw().eq_ignore_ascii_case(b"Expect")
 }
 
-/// Whether bytes without a line end can be the beginning of a request: what speaks TLS, say, shall
-/// not wait for an answer.
+/// Whether bytes can be the beginning of a request: what speaks TLS, say, shall not wait for an
+/// answer.
 fn may_begin_head(bytes: &[u8]) -> bool {
     let line = bytes.strip_prefix(b"\r\n").unwrap_or(bytes);
     let look = &line[..line.len().min(METHOD_LOOK)];
