@@ -1,11 +1,12 @@
 %% What megaphone answers otherwise than ejabberd_http on purpose: {Name, Steps, what stock does, what
-%% megaphone does}, as statuses and the connection's end; `any`: nothing that is worth holding on to.
+%% megaphone does}, as statuses and the connection's end or what the first answer says; `any`: nothing that
+%% is worth holding on to.
 %% The same table, with reasons, is docs/parity.md.
 -module(e2e_parity_differences).
 
 -export([all/0]).
 
--import(e2e_parity_requests, [get/1, get/2, request/4]).
+-import(e2e_parity_requests, [get/1, get/2, post/3, request/4, upgrade/2]).
 -compile({no_auto_import, [get/1]}).
 
 all() -> framing() ++ lines() ++ limits() ++ persistence().
@@ -83,6 +84,12 @@ persistence() ->
      {"Expect, body there already", [[request("POST", "/echo", "Content-Length: 3\r\nExpect: 100-continue\r\n", none), "a=b"]],
       [100, 200, open], [200, open]},
      {"Expect without a body", [get("/echo", "Expect: 100-continue\r\n")], [100, 200, open], [200, open]},
+     {"a taker of sockets that does not", [get("/handoff/y", "Upgrade: shout\r\nConnection: Upgrade\r\n")], [200, open], [200, closed]},
+     {"MQTT from a wrong page", [upgrade("/mqtt", "Origin: https://evil.example\r\nSec-WebSocket-Protocol: mqtt\r\n")],
+      [403, open], [403, closed]},
+     {"q of a body of XML", [post("/echo", "text/xml", "<a b='c'/>")], {says, "{q,\\[{<<\"<a b\">>"}, {says, "{q,\\[\\]}"}},
+     {"q of a body of more than 64 kB", [post("/echo", "application/x-www-form-urlencoded", binary:copy(<<"a=b&">>, 20_000))],
+      {says, "{q,\\[{<<\"a\">>,<<\"b\">>}(?s:.*){data,{80000,<<"}, {says, "{q,\\[\\]}(?s:.*){data,{80000,<<"}},
      {"a handler that crashes", [get("/echo/shape/crash")], [closed], [500, closed]},
      {"a handler that exits", [get("/echo/shape/exit")], [closed], [500, closed]},
      {"a PUT that nobody reads", [[request("PUT", "/no", "Content-Length: 9\r\n", none), "not read."], get("/echo")],
