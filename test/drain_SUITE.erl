@@ -425,7 +425,8 @@ nobody_is_left(Config) ->
     until(fun() -> e2e_ejabberd:call(Node, ejabberd_sm, get_user_resources, [<<"alice">>, <<"localhost">>]) end, []).
 
 %% So many BOSH requests are held.
-held(Number) -> until(fun() -> length([P || P <- processes(), is_held(P)]) end, Number).
+held(Number) ->
+    until(fun() -> ets:info(megaphone_bosh_responder, size) + length([P || P <- processes(), is_held(P)]) end, Number).
 
 %% The user has said that she is there.
 present(User) ->

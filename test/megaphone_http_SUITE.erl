@@ -10,7 +10,7 @@
 -export([idle_connections_have_no_process/1, accepted_in_the_log/1, pipelined_in_order/1, handler_crashes/1,
          handler_is_killed/1, files/1, upload_is_streamed/1, trusted_proxy_on_every_request/1,
          malformed_forwarded_for/1, tls_is_ejabberds/1, service_without_options/1]).
--export([bosh_chat/1, bosh_held_has_no_process/1, bosh_client_leaves/1, bosh_answer_is_kept/1,
+-export([bosh_chat/1, bosh_on_one_connection/1, bosh_held_has_no_process/1, bosh_client_leaves/1, bosh_answer_is_kept/1,
          bosh_terminate_and_reset/1, bosh_session_killed/1, bosh_responder_killed/1, bosh_refusals/1,
          bosh_same_request_again/1]).
 
@@ -26,7 +26,7 @@ requests() ->
      service_without_options].
 
 bosh() ->
-    [bosh_chat, bosh_held_has_no_process, bosh_client_leaves, bosh_answer_is_kept, bosh_terminate_and_reset,
+    [bosh_chat, bosh_on_one_connection, bosh_held_has_no_process, bosh_client_leaves, bosh_answer_is_kept, bosh_terminate_and_reset,
      bosh_session_killed, bosh_responder_killed, bosh_refusals, bosh_same_request_again].
 
 init_per_group(Group, Config) ->
@@ -188,8 +188,19 @@ bosh_chat(Config) ->
                                {_, A1} = {sent, say_while_held(A0, Config, e2e_bosh:jid(B0), Text)},
                                {Text, B1} = e2e_bosh:hear(B0),
                                {A1, e2e_bosh:listen(B1)}
-                       end, {Alice, Bob}, lists:seq(1, 20)),
+                       end, {Alice, Bob}, lists:seq(1, 100)),
     [e2e_http:close(Http) || #{http := Http} <- [Alice1, Bob1]].
+
+%% Each request right behind the answer to the one before it, which a responder has sent.
+bosh_on_one_connection(Config) ->
+    Sessions = [login(Config, Number) || Number <- lists:seq(1, 4)],
+    Last = lists:foldl(
+             fun(Number, Now) ->
+                     Text = integer_to_binary(Number),
+                     Said = [e2e_bosh:say(Session, e2e_bosh:jid(Session), Text) || Session <- Now],
+                     [begin {Text, Next} = e2e_bosh:hear(Session), Next end || Session <- Said]
+             end, Sessions, lists:seq(1, 500)),
+    [leave(Session, Config) || Session <- Last].
 
 %% On a second connection, as BOSH clients do: the request that is held is answered, and the new
 %% one is held in its place.

@@ -80,8 +80,12 @@ megaphone(Options) ->
      "    services:\n",
      case Options of
          #{services := Services} -> Services;
-         _ -> [["      ", atom_to_list(Service), ": {", options(Service), "}\n"] || Service <- services()]
+         _ -> [["      ", atom_to_list(Service), ": {", service(Service), "}\n"] || Service <- services()]
      end].
+
+%% ejabberd's own HTTP module behind megaphone too, with E2E_FRONT=ejabberd_http.
+service(http) -> string:replace(options(http), "ejabberd_http,", os:getenv("E2E_FRONT", "megaphone_http") ++ ",");
+service(Service) -> options(Service).
 
 services() -> [http, c2s, mqtt].
 

@@ -34,11 +34,13 @@ is_sender(Pid) ->
 -spec count_opens() -> ok.
 count_opens() ->
     {module, _} = code:ensure_loaded(megaphone_service),
+    {module, _} = code:ensure_loaded(megaphone_http_request),
     Caller = self(),
     Pid = spawn(fun() ->
                         true = register(?MODULE, self()),
                         _ = erlang:trace(all, true, [call, monotonic_timestamp]),
                         1 = erlang:trace_pattern({megaphone_service, offer, 2}, true, [local]),
+                        1 = erlang:trace_pattern({megaphone_http_request, adopt, 4}, true, [local]),
                         Caller ! {self(), ready},
                         count([])
                 end),
@@ -46,7 +48,7 @@ count_opens() ->
 
 count(Times) ->
     receive
-        {trace_ts, _, call, {megaphone_service, offer, _}, Time} ->
+        {trace_ts, _, call, {_, _, _}, Time} ->
             count([erlang:convert_time_unit(Time, native, millisecond) | Times]);
         {opens, From, Ref} ->
             From ! {Ref, lists:reverse(Times)},
