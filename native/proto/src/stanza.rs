@@ -245,8 +245,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    type Pieces = Vec<(Kind, Vec<u8>)>;
+
     /// The pieces of a stream that comes in chunks of these sizes, again and again.
-    fn split(stream: &[u8], sizes: &[usize]) -> (Vec<(Kind, Vec<u8>)>, Result<(), Malformed>) {
+    fn split(stream: &[u8], sizes: &[usize]) -> (Pieces, Result<(), Malformed>) {
         let mut splitter = Splitter::new();
         let (mut pieces, mut held, mut rest) = (Vec::new(), Vec::new(), stream);
         for size in sizes.iter().cycle() {
@@ -347,8 +349,8 @@ mod tests {
             let whole = split(stream.as_bytes(), &[stream.len()]);
             let cut = split(stream.as_bytes(), &sizes);
             // Text between stanzas comes as it comes.
-            let join = |pieces: Vec<(Kind, Vec<u8>)>| {
-                let mut joined: Vec<(Kind, Vec<u8>)> = Vec::new();
+            let join = |pieces: Pieces| {
+                let mut joined = Pieces::new();
                 for (kind, bytes) in pieces {
                     match joined.last_mut() {
                         Some((Kind::Text, text)) if kind == Kind::Text => text.extend(bytes),
