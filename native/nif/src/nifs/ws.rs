@@ -8,6 +8,9 @@ use crate::atoms;
 use crate::conn::hold;
 use crate::front::ws::Terms;
 
+/// Bytes that are copied in a hundredth of a scheduler's millisecond.
+const BYTES_A_PERCENT: usize = 40_000;
+
 #[rustler::nif]
 fn ws_start<'a>(
     env: Env<'a>,
@@ -54,11 +57,22 @@ fn seconds(options: Term, name: Atom) -> NifResult<u16> {
     Ok(milliseconds.div_ceil(1000).try_into().unwrap_or(u16::MAX))
 }
 
+/// Has the caller make way for others sooner, the more it was given to do.
+fn took_time(env: Env, bytes: usize) {
+    let percent = bytes / BYTES_A_PERCENT;
+    if percent > 0 {
+        rustler::schedule::consume_timeslice(env, percent.min(100) as i32);
+    }
+}
+
 #[rustler::nif]
 fn ws_next(env: Env<'_>, conn: ConnArg) -> Term<'_> {
     let mut held = hold(&conn, env);
     match held.ws_next() {
-        Some(message) => (atoms::ok(), message).encode(env),
+        Some(message) => {
+            took_time(env, message.decode::<Binary>().map_or(0, |m| m.len()));
+            (atoms::ok(), message).encode(env)
+        }
         None if held.is_open() => atoms::wait().encode(env),
         None => atoms::closed().encode(env),
     }
@@ -67,7 +81,10 @@ fn ws_next(env: Env<'_>, conn: ConnArg) -> Term<'_> {
 #[rustler::nif]
 fn ws_send<'a>(env: Env<'a>, conn: ConnArg, data: Term<'a>) -> Term<'a> {
     match Binary::from_iolist(data) {
-        Ok(message) => sent(env, hold(&conn, env).ws_send(&message)),
+        Ok(message) => {
+            took_time(env, message.len());
+            sent(env, hold(&conn, env).ws_send(&message))
+        }
         Err(_) => error(env, atoms::einval()),
     }
 }
