@@ -9,7 +9,12 @@
 
 -export([suite/0, all/0, groups/0, init_per_group/2, end_per_group/2]).
 -export([http/1, every_handler/1, custom_headers/1, split_in_two/1, hooks/1, upload/1, upload_large/1, oauth_token/1, websocket/1,
-         mqtt_over_websocket/1, handler_takes_the_socket/1, differences/1]).
+         mqtt_over_websocket/1, handler_takes_the_socket/1, differences/1,
+         every_request_is_answered/1, every_stanza_arrives/1]).
+
+%% Clients in a hurry, and what each of them does.
+-define(CLIENTS, 20).
+-define(ROUNDS, 200).
 
 suite() -> [{timetrap, {minutes, 2}}].
 
@@ -19,7 +24,8 @@ groups() -> [{Group, [], cases()} || Group <- [ejabberd_23_01, ejabberd_24_12]].
 
 cases() ->
     [http, every_handler, custom_headers, split_in_two, hooks, upload, upload_large, oauth_token, websocket,
-     mqtt_over_websocket, handler_takes_the_socket, differences].
+     mqtt_over_websocket, handler_takes_the_socket, differences,
+     every_request_is_answered, every_stanza_arrives].
 
 init_per_group(Group, Config) ->
     [{world, e2e_parity:start(version(Group), #{})} | Config].
@@ -215,6 +221,59 @@ summary(Seen) -> [case One of
                       {How, _} -> How;
                       How -> How
                   end || One <- Seen].
+
+%% ---- in a hurry ----
+
+%% The next request follows on the answer's heels, on many connections at a time, sometimes cut in two
+%% and sometimes with another behind it: what is looked for is one that nobody hears of.
+every_request_is_answered(Config) ->
+    Port = port(ours, plain, Config),
+    together(fun(Client) ->
+                     Socket = e2e_raw:connect(Port, []),
+                     lists:foldl(fun(Round, Rest) -> hurry(Socket, Client, Round, Rest) end, <<>>, lists:seq(1, ?ROUNDS)),
+                     gen_tcp:close(Socket)
+             end).
+
+hurry(Socket, Client, Round, Rest) ->
+    Name = io_lib:format("~b-~b", [Client, Round]),
+    Get = iolist_to_binary(["GET /echo/", Name, " HTTP/1.1\r\nHost: a\r\n\r\n"]),
+    Post = iolist_to_binary(["POST /echo/", Name, " HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\na=b"]),
+    Put = iolist_to_binary(["PUT /echo/", Name, " HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\n\r\nabcdef"]),
+    {Writes, Count} = case (Client + Round) rem 6 of
+                          0 -> {[Get], 1};
+                          1 -> {cut(Post, Round), 1};
+                          2 -> {[[Get, Post, Get]], 3};
+                          3 -> {cut(Put, Round), 1};
+                          4 -> {cut(<<Get/binary, Put/binary, Post/binary>>, Round), 3};
+                          5 -> {[Post], 1}
+                      end,
+    _ = [ok = gen_tcp:send(Socket, Bytes) || Bytes <- Writes],
+    lists:foldl(fun(_, Bytes) ->
+                        {ok, <<"HTTP/1.1 200", _/binary>> = Answer, More} = e2e_raw:read(Socket, "GET", Bytes),
+                        ?assertNotEqual(nomatch, binary:match(Answer, iolist_to_binary(Name))),
+                        More
+                end, Rest, lists:seq(1, Count)).
+
+cut(Bytes, Round) ->
+    At = 1 + Round * 7 rem (byte_size(Bytes) - 1),
+    <<Before:At/binary, After/binary>> = Bytes,
+    [Before, After].
+
+%% Users talk to themselves over BOSH and WebSocket, as fast as they are answered.
+every_stanza_arrives(Config) ->
+    Ports = #{http => port(ours, plain, Config)},
+    together(fun(Client) ->
+                     Transport = case Client rem 4 of 0 -> websocket; _ -> bosh end,
+                     [A, B] = [e2e_user:login(Transport, User, Ports) || User <- [<<"alice">>, <<"bob">>]],
+                     {A1, B1} = lists:foldl(fun(Round, {X, Y}) -> e2e_user:chat(X, Y, integer_to_binary(Round)) end,
+                                            {A, B}, lists:seq(1, ?ROUNDS)),
+                     _ = [e2e_user:close(User) || User <- [A1, B1]]
+             end).
+
+together(Fun) ->
+    Clients = [spawn_monitor(fun() -> Fun(Client) end) || Client <- lists:seq(1, ?CLIENTS)],
+    Ends = [receive {'DOWN', Monitor, process, Pid, Reason} -> Reason end || {Pid, Monitor} <- Clients],
+    ?assertEqual([], [Reason || Reason <- Ends, Reason =/= normal]).
 
 %% ---- both sides ----
 
