@@ -4,7 +4,8 @@
 //! ```text
 //!   link's reader ──► deliver, flush, peer_ended, granted, finish ─┐
 //!                                                                  ├─ Connection ─► outbox
-//!   watch ──► ready, look_again ───────────────────────────────────┘      └───────► socket
+//!   watch ──► ready ──────────────────────────────────────────────┤      └───────► socket
+//!   link's writer ──► room_came ───────────────────────────────────┘
 //! ```
 //!
 //! There may be a million clients, most of them silent, and this is all that
@@ -22,6 +23,7 @@ mod down;
 mod up;
 
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use megaphone_proto::buffer::Buffer;
@@ -218,7 +220,8 @@ impl Connection {
         let mut shared = self.shared();
         shared.conn.granted(bytes)?;
         if std::mem::take(&mut shared.marks.no_credit) {
-            self.look_again_soon(shared);
+            drop(shared);
+            self.credit_came();
         }
         Ok(())
     }
@@ -246,6 +249,12 @@ impl Connection {
             Some(_) => 0,
             None => shared.waiting.len(),
         }
+    }
+
+    /// Whether its client ended its half, or is gone.
+    #[cfg(test)]
+    pub fn client_has_ended(&self) -> bool {
+        self.shared().marks.client_ended
     }
 
     /// Whether it is gone from the link.
@@ -303,6 +312,14 @@ impl Connection {
         drop(shared);
         self.link.forget(self.id, reason);
         self.bring(self.shared());
+    }
+
+    /// Should its client's turn fail, it is the end of that one only, and
+    /// ejabberd must hear of it.
+    fn guarded(self: &Arc<Self>, turn: impl FnOnce()) {
+        if catch_unwind(AssertUnwindSafe(turn)).is_err() {
+            self.abandon(CloseReason::Internal);
+        }
     }
 
     /// The client's socket is of no use any more.

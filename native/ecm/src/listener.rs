@@ -154,3 +154,25 @@ fn of_the_client(error: &io::Error) -> bool {
         ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    #[tokio::test]
+    async fn accepted_sockets_have_what_they_need_without_being_told() {
+        let text = "[backend]\naddress = \"unix:/x\"\n[[listeners]]\nlisten = \"127.0.0.1:0\"\nservice = \"a\"\nsend_buffer = 8192\n";
+        let config = Config::parse("-", text).unwrap();
+        let listener = Listener::bind(&config.listeners[0]).unwrap();
+        let client = TcpStream::connect(listener.address).unwrap();
+        let accepted = listener.socket.async_io(Interest::READABLE, accept).await;
+        let (socket, peer) = accepted.unwrap();
+        assert_eq!(peer, client.local_addr().unwrap());
+        assert!(socket.nodelay().unwrap());
+        let blocked = socket.peek(&mut [0]).unwrap_err();
+        assert_eq!(blocked.kind(), io::ErrorKind::WouldBlock);
+        let held = socket2::SockRef::from(&socket).send_buffer_size().unwrap();
+        assert_eq!(held, 2 * 8192);
+    }
+}

@@ -28,7 +28,6 @@ use megaphone_proto::control::Control;
 use megaphone_proto::frame::{ConnectionId, put_frame};
 use megaphone_proto::limits::HEAD_LEN;
 use tokio::sync::Notify;
-use tokio::task::yield_now;
 
 use crate::connection::Connection;
 use crate::sync::lock;
@@ -183,6 +182,25 @@ impl Outbox {
         None
     }
 
+    /// Whether a client that has more to say is to let others put theirs in:
+    /// when they wait for room, or when it `had_much`. Then it waits behind
+    /// them for its turn.
+    pub fn others_come_first(
+        &self,
+        had_much: bool,
+        waiter: impl FnOnce() -> Arc<Connection>,
+    ) -> bool {
+        let mut lanes = lock(&self.lanes);
+        let waits = had_much || !lanes.waiting.is_empty();
+        if waits && !lanes.finished {
+            lanes.waiting.push_back(waiter());
+            drop(lanes);
+            // It may have been taken meanwhile what it said before.
+            self.filled.notify_one();
+        }
+        waits
+    }
+
     /// Puts a frame of content in, `content` being no longer than `room` was
     /// asked for.
     pub fn content(&self, id: ConnectionId, content: &[u8], mut room: Room<'_>) -> Batch {
@@ -281,8 +299,8 @@ impl Outbox {
             match taken {
                 Some(taken) => return taken,
                 None if waits => self.filled.notified().await,
-                // They may have nothing to say any more; others do.
-                None => yield_now().await,
+                // There is what they said, or others are called.
+                None => {}
             }
         }
     }
@@ -351,6 +369,8 @@ fn taken(lane: &mut BytesMut) -> Bytes {
 mod tests {
     use super::*;
     use crate::link::tests::{link, open};
+    use std::time::Duration;
+    use tokio::time::timeout;
 
     fn id(number: u64) -> ConnectionId {
         ConnectionId::new(number)
@@ -437,6 +457,27 @@ mod tests {
             ids(&called),
             ids(&[waiting[CALLED].clone(), waiting[0].clone()])
         );
+    }
+
+    #[tokio::test]
+    async fn who_has_more_to_say_lets_others_have_their_turn() {
+        let (outbox, link) = (Outbox::new(), link(0));
+        let (one, two) = (open(&link), open(&link));
+        let wants = |who: &Arc<Connection>, had_much: bool| {
+            outbox.others_come_first(had_much, || Arc::clone(who))
+        };
+        assert!(!wants(&one, false));
+        assert!(wants(&one, true));
+        assert!(wants(&two, false));
+        let ids = |called: Vec<Arc<Connection>>| called.iter().map(|one| one.id()).collect();
+        let called: Vec<_> = ids(outbox.try_take().1);
+        assert_eq!(called, [one.id(), two.id()]);
+
+        // Whoever waits is called, also where nothing is there to be taken.
+        assert!(wants(&one, true));
+        let taken = timeout(Duration::from_millis(1), outbox.take()).await;
+        assert!(taken.is_err());
+        assert!(!wants(&two, false));
     }
 
     #[test]

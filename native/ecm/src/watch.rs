@@ -14,16 +14,13 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::TcpStream;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use megaphone_proto::control::CloseReason;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::time::Timespec;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use tokio::sync::Notify;
 use tokio::task::yield_now;
 
 use crate::connection::Connection;
@@ -60,9 +57,6 @@ impl Seat {
 pub struct Watch {
     queue: AsyncFd<OwnedFd>,
     seats: Mutex<Seats>,
-    /// Those to look at again without an event.
-    again: Mutex<Vec<Arc<Connection>>>,
-    woken: Notify,
     close_timeout: Duration,
 }
 
@@ -83,8 +77,6 @@ impl Watch {
         Ok(Self {
             queue: watch_readable(queue)?,
             seats: Mutex::default(),
-            again: Mutex::default(),
-            woken: Notify::new(),
             close_timeout,
         })
     }
@@ -134,21 +126,11 @@ impl Watch {
         let _ = epoll::delete(self.queue.get_ref(), socket);
     }
 
-    /// Looks at `connection` again, soon: it could not read, and now can.
-    pub fn again(&self, connection: Arc<Connection>) {
-        lock(&self.again).push(connection);
-        self.woken.notify_one();
-    }
-
     /// Watches for ever.
     pub async fn run(self: Arc<Self>) -> io::Error {
         loop {
-            let looked = tokio::select! {
-                biased;
-                ready = self.queue.readable() => ready.and_then(|ready| self.look(ready)),
-                () = self.woken.notified() => Ok(false),
-            };
-            match looked.map(|more| self.look_at_those_again() || more) {
+            let ready = self.queue.readable().await;
+            match ready.and_then(|ready| self.look(ready)) {
                 Ok(true) => yield_now().await,
                 Ok(false) => {}
                 Err(error) => return error,
@@ -172,19 +154,10 @@ impl Watch {
             let (seat, flags) = (event.data.u64(), event.flags);
             let seated = lock(&self.seats).get(seat);
             if let Some(connection) = seated {
-                guarded(&connection, || connection.ready(flags));
+                connection.ready(flags);
             }
         }
         Ok(more)
-    }
-
-    /// As [`Watch::look`], at those who could not read before.
-    fn look_at_those_again(&self) -> bool {
-        let again = std::mem::take(&mut *lock(&self.again));
-        for connection in &again {
-            guarded(connection, || connection.look_again());
-        }
-        !again.is_empty()
     }
 }
 
@@ -198,14 +171,6 @@ impl Watch {
 )]
 pub fn watch_readable<T: AsRawFd + Into<OwnedFd>>(owned: T) -> io::Result<AsyncFd<T>> {
     AsyncFd::with_interest(owned, Interest::READABLE)
-}
-
-/// Should one client's turn fail, it is the end of that one only, and
-/// ejabberd must hear of it.
-fn guarded(connection: &Arc<Connection>, turn: impl FnOnce()) {
-    if catch_unwind(AssertUnwindSafe(turn)).is_err() {
-        connection.abandon(CloseReason::Internal);
-    }
 }
 
 fn data(seat: Seat) -> EventData {
@@ -238,5 +203,84 @@ impl Seats {
 
     fn get(&self, seat: u64) -> Option<Arc<Connection>> {
         self.taken.get(usize::try_from(seat).ok()?)?.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Kind;
+    use crate::connection::{Client, Ending};
+    use crate::limits::Places;
+    use crate::link::tests::{link, open};
+    use megaphone_proto::control::CloseReason;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+
+    /// Both ends of a connection; ours does not block.
+    fn sockets() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let theirs = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (ours, _) = listener.accept().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (ours, theirs)
+    }
+
+    fn attach(connection: &Arc<Connection>, watch: &Arc<Watch>, places: &Places) -> TcpStream {
+        let (ours, theirs) = sockets();
+        let peer = theirs.local_addr().unwrap();
+        let place = places.try_take().unwrap();
+        let client = Client::new(ours, peer, place, Arc::clone(watch));
+        connection.attach(client, Kind::Tcp);
+        theirs
+    }
+
+    #[tokio::test]
+    async fn what_came_before_the_client_was_attached_reaches_it_and_so_does_the_end() {
+        let (link, places) = (link(0), Places::new(1));
+        let watch = Arc::new(Watch::new(Duration::from_secs(1)).unwrap());
+        let connection = open(&link);
+        let mut to_flush = Vec::new();
+        for word in [b"one ", b"two "] {
+            connection.deliver(word, &mut to_flush).unwrap();
+        }
+        assert_eq!(to_flush.len(), 1);
+        connection.flush();
+        connection.finish(Ending::Close(CloseReason::Normal));
+        let mut theirs = attach(&connection, &watch, &places);
+        // What is left to do is a task's.
+        let read = tokio::task::spawn_blocking(move || {
+            let mut all = String::new();
+            theirs.read_to_string(&mut all).unwrap();
+            all
+        });
+        assert_eq!(read.await.unwrap(), "one two ");
+        places.all_free().await;
+        assert!(lock(&watch.seats).get(0).is_none());
+    }
+
+    #[tokio::test]
+    async fn a_client_that_speaks_is_heard_and_one_whose_seat_another_had_is_not_harmed() {
+        let (link, places) = (link(0), Places::new(2));
+        let watch = Arc::new(Watch::new(Duration::from_secs(1)).unwrap());
+        let watching = tokio::spawn(Arc::clone(&watch).run());
+        let (first, second) = (open(&link), open(&link));
+        drop(attach(&first, &watch, &places));
+        while !first.client_has_ended() {
+            yield_now().await;
+        }
+        first.abandon(CloseReason::Internal);
+        assert_eq!(places.taken(), 0);
+        let mut theirs = attach(&second, &watch, &places);
+        assert_eq!(lock(&watch.seats).taken.len(), 1);
+        // As if the end of the first were told only now.
+        second.ready(EventFlags::IN | EventFlags::RDHUP | EventFlags::HUP);
+        assert!(!second.is_finished());
+        theirs.write_all(b"here").unwrap();
+        while link.outbox().limits()[0].now == 0 {
+            yield_now().await;
+        }
+        assert!(!second.client_has_ended());
+        watching.abort();
     }
 }

@@ -13,6 +13,10 @@ use super::{Client, Connection, Shared};
 /// lane, so that one busy client leaves room for others.
 const READ_MAX: u32 = 32 * 1024;
 
+/// Reads of a client that has much to say before it lets others have their
+/// turn; one, where others wait for theirs.
+const READS: usize = 4;
+
 /// What says that the client's end or failure was seen.
 const GONE: EventFlags = EventFlags::RDHUP
     .union(EventFlags::HUP)
@@ -23,50 +27,46 @@ thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_MAX as usize].into());
 }
 
-/// For the watch.
+/// What lets a client be read: each is told where it happens, and reads there.
 impl Connection {
-    /// Its socket may have something to read, or take more.
+    /// For the watch: its socket may have something to read, or take more.
     pub fn ready(self: &Arc<Self>, flags: EventFlags) {
-        let mut shared = self.shared();
-        if flags.contains(EventFlags::OUT) && std::mem::take(&mut shared.marks.full) {
-            self.bring(shared);
-            shared = self.shared();
-        }
-        if flags.intersects(GONE.union(EventFlags::IN)) {
-            shared.marks.readable = true;
-            shared.marks.gone |= flags.intersects(GONE);
-            self.read(shared, false);
-        }
+        self.guarded(|| {
+            let mut shared = self.shared();
+            if flags.contains(EventFlags::OUT) && std::mem::take(&mut shared.marks.full) {
+                self.bring(shared);
+                shared = self.shared();
+            }
+            if flags.intersects(GONE.union(EventFlags::IN)) {
+                shared.marks.readable = true;
+                shared.marks.gone |= flags.intersects(GONE);
+                self.read(shared, false);
+            }
+        });
     }
 
-    /// There may be room or credit for what was not read, or more to read.
-    pub fn look_again(self: &Arc<Self>) {
-        let mut shared = self.shared();
-        let called = std::mem::take(&mut shared.marks.no_room);
-        self.read(shared, called);
+    /// For the link's writer: it is its turn to put something into the outbox,
+    /// and there may be room.
+    pub fn room_came(self: &Arc<Self>) {
+        self.guarded(|| {
+            let mut shared = self.shared();
+            shared.marks.no_room = false;
+            self.read(shared, true);
+        });
+    }
+
+    /// There is credit again.
+    pub(super) fn credit_came(self: &Arc<Self>) {
+        self.guarded(|| self.read(self.shared(), false));
     }
 }
 
 impl Connection {
-    /// There is room in the outbox, for which it waited.
-    pub fn room_came(self: &Arc<Self>) {
-        self.look_again_soon(self.shared());
-    }
-
-    pub(super) fn look_again_soon(self: &Arc<Self>, shared: MutexGuard<'_, Shared>) {
-        let watch = shared
-            .client
-            .as_ref()
-            .map(|client| Arc::clone(&client.watch));
-        drop(shared);
-        if let Some(watch) = watch {
-            watch.again(Arc::clone(self));
-        }
-    }
-
-    /// Reads once what there is, as far as there is credit and room; waits for
-    /// these otherwise. One that is `called` has waited for room.
+    /// Reads what there is, as far as there is credit and room, but for what
+    /// others should have their turn before; waits for these otherwise. One
+    /// that is `called` has waited for its turn.
     fn read(self: &Arc<Self>, mut guard: MutexGuard<'_, Shared>, called: bool) {
+        let mut reads = 0;
         loop {
             let shared = &mut *guard;
             let marks = &mut shared.marks;
@@ -106,8 +106,14 @@ impl Connection {
                     drop(guard);
                     return self.end();
                 }
-                // Others have their turn first.
-                Ok(bytes) if bytes == wanted as usize => return self.look_again_soon(guard),
+                // There may be more.
+                Ok(bytes) if bytes == wanted as usize => {
+                    reads += 1;
+                    if outbox.others_come_first(reads == READS, || Arc::clone(self)) {
+                        marks.no_room = true;
+                        return;
+                    }
+                }
                 // The queue tells when there is more; the end it has told.
                 Ok(_) if marks.gone => {}
                 Ok(_) => {
