@@ -24,7 +24,8 @@
 -export_type([shape/0]).
 
 %% States with the same shape have parts in common.
--type shape() :: {module(), Keys :: non_neg_integer(), Host :: term()}.
+-type shape() :: {module(), Keys :: non_neg_integer(),
+                  undefined | {SockMod :: module(), Host :: term()}}.
 
 %% Where p1_server and p1_fsm tell how many messages they took out of the mailbox and have not
 %% handled: there must be none, they would be lost.
@@ -168,7 +169,7 @@ share(Module, State) ->
     Small.
 
 shape(Module, #{} = State) ->
-    {Module, erlang:phash2(maps:keys(State)), maps:get(lserver, State, undefined)};
+    {Module, erlang:phash2(maps:keys(State)), {sock_mod(State), maps:get(lserver, State, undefined)}};
 shape(Module, State) ->
     {Module, tuple_size(State), undefined}.
 

@@ -171,7 +171,11 @@ handle_cast({failed, _, _, _}, State) ->
     {noreply, State}.
 
 handle_info(tick, State) ->
-    {noreply, schedule(look(at_once(State), now_ms(), State#state{timer = undefined}))};
+    case schedule(look(at_once(State), now_ms(), State#state{timer = undefined})) of
+        %% Nobody is awake, and thousands may have been.
+        #state{timer = undefined} = Next -> {noreply, Next, hibernate};
+        Next -> {noreply, Next}
+    end;
 handle_info({collect, Pid}, State) ->
     ok = collect_now(Pid),
     {noreply, State};
