@@ -10,7 +10,7 @@
 -export([suite/0, all/0, groups/0, init_per_group/2, end_per_group/2]).
 -export([http/1, every_handler/1, custom_headers/1, split_in_two/1, hooks/1, upload/1, upload_large/1, oauth_token/1, websocket/1,
          mqtt_over_websocket/1, handler_takes_the_socket/1, differences/1,
-         every_request_is_answered/1, every_stanza_arrives/1]).
+         every_request_is_answered/1, every_connection_is_served/1, every_stanza_arrives/1]).
 
 %% Clients in a hurry, and what each of them does.
 -define(CLIENTS, 20).
@@ -25,7 +25,7 @@ groups() -> [{Group, [], cases()} || Group <- [ejabberd_23_01, ejabberd_24_12]].
 cases() ->
     [http, every_handler, custom_headers, split_in_two, hooks, upload, upload_large, oauth_token, websocket,
      mqtt_over_websocket, handler_takes_the_socket, differences,
-     every_request_is_answered, every_stanza_arrives].
+     every_request_is_answered, every_connection_is_served, every_stanza_arrives].
 
 init_per_group(Group, Config) ->
     [{world, e2e_parity:start(version(Group), #{})} | Config].
@@ -258,6 +258,27 @@ cut(Bytes, Round) ->
     At = 1 + Round * 7 rem (byte_size(Bytes) - 1),
     <<Before:At/binary, After/binary>> = Bytes,
     [Before, After].
+
+%% A connection for each request, which comes with it or right behind it.
+every_connection_is_served(Config) ->
+    Port = port(ours, plain, Config),
+    Body = "<body xmlns='http://jabber.org/protocol/httpbind' rid='1' sid='none'/>",
+    Requests = [{<<"200">>, ["POST /bosh HTTP/1.1\r\nHost: a\r\nContent-Length: ", integer_to_list(length(Body)), "\r\n\r\n", Body]},
+                {<<"200">>, "GET /peer HTTP/1.1\r\nHost: a\r\n\r\n"},
+                {<<"200">>, "GET /peer HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"},
+                {<<"400">>, "GET\r\n\r\n"},
+                {<<"101">>, e2e_parity_requests:upgrade("/ws", "")}],
+    together(fun(Client) ->
+                     _ = [begin
+                              {Status, Request} = lists:nth(1 + (Client + Round) rem length(Requests), Requests),
+                              Socket = e2e_raw:connect(Port, []),
+                              ok = gen_tcp:send(Socket, Request),
+                              {ok, <<"HTTP/1.1 ", Got:3/binary, _/binary>>, _} = e2e_raw:read(Socket, "GET", <<>>),
+                              ?assertEqual(Status, Got),
+                              gen_tcp:close(Socket)
+                          end || Round <- lists:seq(1, ?ROUNDS)],
+                     ok
+             end).
 
 %% Users talk to themselves over BOSH and WebSocket, as fast as they are answered.
 every_stanza_arrives(Config) ->
