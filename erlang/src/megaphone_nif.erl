@@ -166,7 +166,8 @@ memory() -> not_loaded().
               | {fatal, Code :: binary(), Text :: binary(), [news()]}.
 feed(_Link, _Chunk, _Offset) -> not_loaded().
 
--spec drain(link()) -> binary() | empty.
+%% @doc What is to be written now: large frames are in it as they are, small ones copied together.
+-spec drain(link()) -> iodata() | empty.
 drain(_Link) -> not_loaded().
 
 %% @doc Serves some of the connections that wait for it.

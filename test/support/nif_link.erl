@@ -109,7 +109,7 @@ drain(Link) ->
     receive '$megaphone_drain' -> ok after 0 -> ok end,
     case megaphone_nif:drain(Link) of
         empty -> <<>>;
-        Bytes -> <<Bytes/binary, (drain(Link))/binary>>
+        Bytes -> <<(iolist_to_binary(Bytes))/binary, (drain(Link))/binary>>
     end.
 
 frames(<<>>, _) ->

@@ -10,6 +10,7 @@ mod conn;
 mod deliver;
 mod ends;
 mod feed;
+mod foreign;
 mod front;
 mod http_terms;
 mod inbox;

@@ -29,6 +29,10 @@ pub const DATA_LOW: usize = 1 << 20;
 /// connections end; the link is then closed.
 pub const ALL_MAX: usize = 16 << 20;
 
+/// Bytes of a frame from which on it is written from where it is. To refer to one costs about as
+/// much as to copy 4 KiB.
+const WHOLE_MIN: usize = 8 << 10;
+
 /// The queue between the connections of a link and its sender.
 pub struct Outbox {
     /// Pings, windows and the like: overtake data, as the protocol page asks.
@@ -173,9 +177,9 @@ impl Outbox {
         }
     }
 
-    /// Takes up to about `max` bytes (whole frames, at least one) out in one binary; `None` when
-    /// nothing waits, and then the sender is parked: the next push wakes it.
-    pub fn drain(&self, max: usize) -> Option<OwnedBinary> {
+    /// Takes up to about `max` bytes (whole frames, at least one) out; nothing when nothing waits,
+    /// and then the sender is parked: the next push wakes it.
+    pub fn drain(&self, max: usize) -> Vec<Piece> {
         let mut written = self.written();
         let mut frames = Vec::new();
         let mut total = 0;
@@ -199,24 +203,58 @@ impl Outbox {
             total += frame.len();
             frames.push(frame);
         }
-        if frames.is_empty() {
-            return None;
-        }
         self.queued.fetch_sub(total - again, Ordering::AcqRel);
-        let mut out = OwnedBinary::new(total);
-        let mut rest = out.as_mut_slice();
+        let pieces = pieces(&frames);
         for frame in frames {
-            let (head, tail) = rest.split_at_mut(frame.len());
-            head.copy_from_slice(&frame);
-            rest = tail;
             written.retained.push(frame);
         }
-        Some(out)
+        pieces
     }
 
     fn pop(&self) -> Option<Bytes> {
         self.urgent.pop().or_else(|| self.ordered.pop())
     }
+}
+
+/// What the sender writes.
+pub enum Piece {
+    /// Small frames, one behind the other.
+    Copied(OwnedBinary),
+    /// A large one as it is.
+    Whole(Bytes),
+}
+
+impl Piece {
+    /// Bytes.
+    pub fn len(&self) -> usize {
+        match self {
+            Piece::Copied(bytes) => bytes.len(),
+            Piece::Whole(bytes) => bytes.len(),
+        }
+    }
+}
+
+/// Frames as they are to be written: the small ones copied together, for each piece costs
+/// something, the large ones as they are.
+fn pieces(frames: &[Bytes]) -> Vec<Piece> {
+    let mut pieces = Vec::new();
+    for run in frames.chunk_by(|one, next| one.len() < WHOLE_MIN && next.len() < WHOLE_MIN) {
+        if let [frame] = run
+            && frame.len() >= WHOLE_MIN
+        {
+            pieces.push(Piece::Whole(frame.clone()));
+            continue;
+        }
+        let mut out = OwnedBinary::new(run.iter().map(Bytes::len).sum());
+        let mut rest = out.as_mut_slice();
+        for frame in run {
+            let (head, tail) = rest.split_at_mut(frame.len());
+            head.copy_from_slice(frame);
+            rest = tail;
+        }
+        pieces.push(Piece::Copied(out));
+    }
+    pieces
 }
 
 fn encode(control: &Control) -> Bytes {

@@ -45,9 +45,13 @@ impl Addresses {
         match &self.0 {
             Packed::V4(packed) => {
                 let [a, b, c, d, high, low] = if which == 0 {
-                    [packed[0], packed[1], packed[2], packed[3], packed[4], packed[5]]
+                    [
+                        packed[0], packed[1], packed[2], packed[3], packed[4], packed[5],
+                    ]
                 } else {
-                    [packed[6], packed[7], packed[8], packed[9], packed[10], packed[11]]
+                    [
+                        packed[6], packed[7], packed[8], packed[9], packed[10], packed[11],
+                    ]
                 };
                 let port = u16::from_be_bytes([high, low]);
                 SocketAddr::from((Ipv4Addr::new(a, b, c, d), port))

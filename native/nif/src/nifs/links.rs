@@ -16,9 +16,11 @@ use super::handshake::HandshakeArg;
 use super::{close_reason, error};
 use crate::atoms;
 use crate::feed::{Fed, feed as feed_link, news};
+use crate::foreign;
 use crate::limits;
 use crate::link::{Link, LinkRef, Settings};
 use crate::memory;
+use crate::outbox::Piece;
 
 /// Bytes drained in one call: one write that carries some hundreds of small frames.
 const DRAIN_MAX: usize = 128 << 10;
@@ -116,13 +118,23 @@ fn feed<'a>(env: Env<'a>, link: LinkArg, chunk: Binary, offset: usize) -> NifRes
 
 #[rustler::nif]
 fn drain(env: Env<'_>, link: LinkArg) -> Term<'_> {
-    let drained = link.outbox.drain(DRAIN_MAX);
+    let mut drained = link.outbox.drain(DRAIN_MAX);
     let more = link.serve_stalled(env);
-    match drained {
-        Some(bytes) => {
-            let sent = bytes.len() as u64;
-            link.counters.sent.fetch_add(sent, Ordering::Relaxed);
-            bytes.release(env).encode(env)
+    let sent: usize = drained.iter().map(Piece::len).sum();
+    link.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
+    let term = |piece: Piece| match piece {
+        Piece::Copied(bytes) => bytes.release(env),
+        Piece::Whole(bytes) => foreign::binary(env, bytes),
+    };
+    match drained.pop() {
+        Some(only) if drained.is_empty() => term(only).encode(env),
+        Some(last) => {
+            drained.push(last);
+            drained
+                .into_iter()
+                .map(term)
+                .collect::<Vec<_>>()
+                .encode(env)
         }
         // Nothing to write, and still to be called again: those that were served had none.
         None if more => OwnedBinary::new(0).release(env).encode(env),
