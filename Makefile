@@ -43,7 +43,7 @@ memcheck: ## the NIF's suites under AddressSanitizer, some minutes (SUITES='sock
 	scripts/packages build run test
 	@scripts/memcheck $(SUITES)
 
-bench: ## measure stock ejabberd and megaphone side by side, 40 minutes, into docs/ (PART=2,3 QUICK=1 RUNS=3 PROFILE=1 RENDER=1)
+bench: ## measure stock ejabberd and megaphone side by side, 30 minutes, into docs/ (PART=2,3 QUICK=1 RUNS=3 PROFILE=1 RENDER=1)
 	scripts/packages build run
 	rebar3 compile
 	@PART='$(PART)' QUICK='$(QUICK)' RUNS='$(RUNS)' PROFILE='$(PROFILE)' RENDER='$(RENDER)' LIST='$(LIST)' scripts/bench

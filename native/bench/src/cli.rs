@@ -14,7 +14,7 @@ use crate::part::{Entry, PartResult};
 use crate::parts::PARTS;
 use crate::rig::Front;
 use crate::store::Results;
-use crate::{rig, store};
+use crate::{document, rig, store};
 
 /// Measures stock ejabberd and megaphone side by side.
 ///
@@ -45,7 +45,7 @@ pub struct Cli {
     #[arg(long, value_name = "VERSION", default_value = "23.01")]
     ejabberd: String,
     /// What serves HTTP on megaphone's side
-    #[arg(long, value_enum, default_value = "ejabberd_http")]
+    #[arg(long, value_enum, default_value = "megaphone_http")]
     front: Front,
     /// Another build of megaphone
     #[arg(long, value_name = "DIR", default_value = BUILT)]
@@ -94,6 +94,9 @@ pub fn run() -> Result<ExitCode> {
         let result = run_part(&bench, part)?;
         show(&bench, part, &result)?;
         results.parts.push(result);
+    }
+    if !bench.quick() {
+        println!("{}", document::aims(&results.parts));
     }
     let failed = results.parts.iter().any(|result| !result.faults.is_empty());
     if cli.part.is_empty() && !bench.quick() && !bench.options.profile {

@@ -1,7 +1,8 @@
 //! The document around the sections.
 
-use crate::rig;
+use crate::part::PartResult;
 use crate::store::Results;
+use crate::{aims, markdown, rig};
 
 /// `docs/benchmarks.md`.
 pub fn text(results: &Results, sections: &[String]) -> String {
@@ -12,12 +13,29 @@ pub fn text(results: &Results, sections: &[String]) -> String {
         .map(|line| format!("- {line}"))
         .collect();
     format!(
-        "{INTRODUCTION}\n\n### Machine and versions\n\n{}\n\n### How both sides are set up\n\n{}\n\n{}",
+        "{INTRODUCTION}\n\n{}\n\n### Machine and versions\n\n{}\n\n### How both sides are set up\n\n{}\n\n{}",
+        aims(&results.parts),
         machine.join("\n"),
         rig::description(),
         sections.join("\n")
     )
 }
+
+/// The table of aims under its heading, or nothing where no part has run.
+pub fn aims(results: &[PartResult]) -> String {
+    aims::table(results).map_or_else(String::new, |table| {
+        format!(
+            "## What megaphone is to reach\n\n{AIMS}\n{}",
+            markdown::text(&table)
+        )
+    })
+}
+
+const AIMS: &str = "\
+Each row is from the part named at its end, in the same run; a figure is the median with the range of the runs. *Stock,
+collected* is stock after every process has been made to collect its garbage twice, as `ejabberdctl gc` does it. BEAM
+memory is `erlang:memory(total)` and what the NIF holds beside it.
+";
 
 const INTRODUCTION: &str = "\
 # Benchmarks

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
 use crate::error::{Error, Result};
+use crate::figure::Figure;
 use crate::measure::in_turns;
 use crate::part::Part;
 use crate::plot::Ink;
@@ -109,6 +110,11 @@ impl Running {
             Self::Proxy(proxy) => proxy.pids(),
         }
     }
+}
+
+/// Bytes (PSS) of the ECM for an idle connection.
+pub fn ecm_bytes(measured: &Measured) -> Option<Figure> {
+    shown::bytes(measured, Kind::Ecm, |slope| slope.pss)
 }
 
 impl Part for Edge {

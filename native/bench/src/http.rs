@@ -78,6 +78,13 @@ impl Part for Http {
     }
 }
 
+/// ejabberd's CPU seconds for a million requests over so many connections: stock's, and megaphone's.
+pub fn cost(measured: &Measured, connections: u32) -> Option<[Figure; 2]> {
+    let row = measured.rows.get(&connections)?;
+    let of = |side| Some(per_million(row.closed.get(&side)?, |cpu| cpu.ejabberd));
+    Some([of(Side::Stock)?, of(Side::Megaphone)?])
+}
+
 const TEXT: &str = "\
 GET requests over kept-alive connections to a handler of `ejabberd_http` that answers `ok`: what a request costs
 before anything is done for it. The first five columns are of a closed loop (each connection asks again as soon as it

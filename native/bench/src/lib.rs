@@ -6,6 +6,7 @@
 //!
 //! Everything is started by the main thread and dies with it, whatever becomes of it.
 
+pub mod aims;
 pub mod bench;
 pub mod bulk;
 pub mod chat;

@@ -39,6 +39,13 @@ pub fn section(part: &Entry, result: &PartResult, section: &Section, link: &str)
     text
 }
 
+/// A table by itself.
+pub fn text(rows: &Table) -> String {
+    let mut text = String::new();
+    table(&mut text, rows);
+    text
+}
+
 fn table(text: &mut String, table: &Table) {
     if !table.caption.is_empty() {
         let _ = writeln!(text, "{}\n", wrap(&table.caption).trim_end());

@@ -1,5 +1,8 @@
 //! Part 1: from bytes to Erlang terms and messages.
 
+mod connection;
+
+pub use connection::Connections;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
@@ -23,6 +26,16 @@ pub struct Measured {
     side_by_side: SideBySide,
     /// What `cargo bench` printed; nothing in the quick form.
     codec: Vec<Codec>,
+    /// What bench/connection.escript printed.
+    #[serde(default)]
+    connections: Option<Connections>,
+}
+
+impl Measured {
+    /// What a connection takes, and frames into very many.
+    pub fn connections(&self) -> Option<&Connections> {
+        self.connections.as_ref()
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -86,6 +99,7 @@ impl Part for Terms {
         Ok(Measured {
             side_by_side,
             codec,
+            connections: Some(connection::measure(bench)?),
         })
     }
 
@@ -96,6 +110,9 @@ impl Part for Terms {
             .table(frames(&measured.side_by_side.frames))
             .plot(plot(&measured.side_by_side.frames));
         section.table(heads(&measured.side_by_side.heads));
+        if let Some(connections) = &measured.connections {
+            connections.show(&mut section);
+        }
         if !measured.codec.is_empty() {
             section.table(rust(&measured.codec));
         }
@@ -212,8 +229,7 @@ fn heads(heads: &[Heads]) -> Table {
 }
 
 fn rust(codec: &[Codec]) -> Table {
-    let caption =
-        "The protocol by itself, in Rust (criterion): 64 KiB of frames of 100 bytes, or one head.";
+    let caption = "The protocol by itself, in Rust (criterion): 64 KiB of frames of 100 bytes, one head, a WebSocket message, a link's timing wheel.";
     let mut table = Table::new(caption, &["what", "least, likely and most time"]);
     for Codec { name, time } in codec {
         table.row([Cell::from(name.as_str()), Cell::from(time.as_str())]);

@@ -27,7 +27,7 @@ pub fn section(measured: &Measured) -> Section {
     section
 }
 
-fn bytes(measured: &Measured, kind: Kind, of: impl Fn(&Slope) -> [u64; 2]) -> Option<Figure> {
+pub fn bytes(measured: &Measured, kind: Kind, of: impl Fn(&Slope) -> [u64; 2]) -> Option<Figure> {
     let connections = f64::from(measured.many - measured.few);
     let slopes = measured.idle.get(&kind)?;
     Some(

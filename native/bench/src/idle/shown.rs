@@ -39,6 +39,38 @@ type Which = fn(&Point) -> &Sample;
 const STAYS: Which = |point| &point.stays;
 const COLLECTED: Which = |point| &point.collected;
 
+/// What the table of aims shows of a transport.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// Kilobytes of the BEAM's own count and the NIF's beside it: stock's, stock's when its garbage is collected, and
+    /// megaphone's as it stays.
+    pub memory: [Figure; 3],
+    /// Kilobytes of megaphone's resident memory.
+    pub resident: Figure,
+    /// Descriptors and ports a user: stock's, and megaphone's.
+    pub descriptors: [Figure; 2],
+    /// See `descriptors`.
+    pub ports: [Figure; 2],
+    /// Processes a user: stock's, and megaphone's.
+    pub processes: [Figure; 2],
+}
+
+/// See [`Outcome`].
+pub fn outcome(measured: &Measured, transport: Transport) -> Outcome {
+    let stock = of(measured, transport, Side::Stock, STAYS);
+    let collected = of(measured, transport, Side::Stock, COLLECTED);
+    let megaphone = of(measured, transport, Side::Megaphone, STAYS);
+    let all = |user: &PerUser| user.beam + bytes(user, slope::NIF);
+    let both = |value: fn(&PerUser) -> f64| [figure(&stock, value), figure(&megaphone, value)];
+    Outcome {
+        memory: [&stock, &collected, &megaphone].map(|users| kilobytes(figure(users, all))),
+        resident: kilobytes(figure(&megaphone, |user| user.rss)),
+        descriptors: both(|user| user.descriptors),
+        ports: both(|user| user.ports),
+        processes: both(|user| user.processes),
+    }
+}
+
 /// What a user takes at each of a side's nodes.
 fn of(measured: &Measured, transport: Transport, side: Side, which: Which) -> Vec<PerUser> {
     let nodes = nodes(measured, transport, side);

@@ -50,7 +50,7 @@ struct Cli {
     #[arg(long, value_name = "VERSION", default_value = "23.01")]
     ejabberd: String,
     /// What serves HTTP
-    #[arg(long, value_enum, default_value = "ejabberd_http")]
+    #[arg(long, value_enum, default_value = "megaphone_http")]
     front: Front,
     /// Another build of megaphone
     #[arg(long, value_name = "DIR", default_value = BUILT)]
