@@ -338,6 +338,10 @@ impl Connection {
         shared.conn.close();
         shared.ending = Some(ending);
         if let Ending::Reset(_) = ending {
+            if shared.offered > 0 {
+                // Some of that may have been written, and the rest never is.
+                shared.answers = Answers::Unknown;
+            }
             shared.waiting.clear();
             let offered = std::mem::take(&mut shared.offered);
             self.link.budget().give(offered as usize);

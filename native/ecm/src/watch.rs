@@ -207,7 +207,7 @@ impl Seats {
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::config::Kind;
     use crate::connection::{Client, Ending};
@@ -226,12 +226,23 @@ mod tests {
         (ours, theirs)
     }
 
+    /// Attaches a client that is told nothing of refusals. Returns its end.
     fn attach(connection: &Arc<Connection>, watch: &Arc<Watch>, places: &Places) -> TcpStream {
+        attach_as(Kind::Tcp, connection, watch, places)
+    }
+
+    /// Attaches a client. Returns its end.
+    pub fn attach_as(
+        kind: Kind,
+        connection: &Arc<Connection>,
+        watch: &Arc<Watch>,
+        places: &Places,
+    ) -> TcpStream {
         let (ours, theirs) = sockets();
         let peer = theirs.local_addr().unwrap();
         let place = places.try_take().unwrap();
         let client = Client::new(ours, peer, place, Arc::clone(watch));
-        connection.attach(client, Kind::Tcp);
+        connection.attach(client, kind);
         theirs
     }
 

@@ -244,3 +244,57 @@ impl Shared {
         refused && (!self.marks.answered || asks)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Places;
+    use crate::link::tests::{link, open};
+    use crate::watch::Watch;
+    use crate::watch::tests::attach_as;
+    use rustix::event::epoll::EventFlags;
+    use std::io::Read;
+
+    /// What an HTTP client reads that asked, was sent `answer` until it was `enough`,
+    /// and whose connection is then reset for a shutdown.
+    async fn cut(answer: &[u8], enough: impl Fn(&Shared) -> bool) -> Vec<u8> {
+        let (link, places) = (link(0), Places::new(1));
+        let watch = Arc::new(Watch::new(Duration::from_secs(1)).unwrap());
+        let connection = open(&link);
+        let mut theirs = attach_as(Kind::Http, &connection, &watch, &places);
+        theirs.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        while !connection.shared().marks.asks {
+            connection.ready(EventFlags::IN);
+        }
+        while !enough(&connection.shared()) {
+            connection.deliver(answer, &mut Vec::new()).unwrap();
+            connection.flush();
+            // As if it had asked for the next one meanwhile.
+            connection.shared().marks.asks = true;
+        }
+        connection.finish(Ending::Reset(CloseReason::Shutdown));
+        let read = tokio::task::spawn_blocking(move || {
+            let mut all = Vec::new();
+            let _ = theirs.read_to_end(&mut all);
+            all
+        });
+        read.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_an_answer_is_told_that_there_is_none() {
+        let told = b"HTTP/1.1 503 ";
+        assert!(cut(b"", |_| true).await.starts_with(told));
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        let read = cut(answer, |shared| shared.marks.answered).await;
+        assert!(read.starts_with(answer) && read[answer.len()..].starts_with(told));
+    }
+
+    #[tokio::test]
+    async fn no_refusal_lands_inside_an_answer_of_which_the_end_was_not_written() {
+        let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3000\r\n\r\n".to_vec();
+        answer.resize(answer.len() + 3000, b'x');
+        let read = cut(&answer, |shared| shared.marks.full).await;
+        assert!(!read.windows(4).any(|bytes| bytes == b" 503"));
+    }
+}
