@@ -17,6 +17,8 @@
 %% Words: a small request is answered without a collection.
 -define(HEAP, 1598).
 -define(HTTP_PORT, 80).
+%% Longer names are none to jid:nameprep/1; in bytes.
+-define(NAME_MAX, 1024).
 
 %% @doc Takes a connection that was just opened. Called by the link's receiver, which nothing
 %% may hold up: not even its log line.
@@ -103,13 +105,21 @@ host({Name, undefined}, Service) ->
     host({Name, ?HTTP_PORT}, Service);
 host({Name, _Port} = Host, #{hosts := Hosts}) when is_map_key(Name, Hosts) ->
     Host;
-host({Name, Port}, _Service) ->
-    case jid:nameprep(Name) of
+host({Name, Port} = Host, _Service) ->
+    case byte_size(Name) < ?NAME_MAX andalso is_prepared(Name) orelse jid:nameprep(Name) of
+        true -> Host;
         error -> malformed;
         Prepared -> {Prepared, Port}
     end;
 host(error, _Service) ->
     malformed.
+
+%% Nameprep (RFC 3491) leaves these as they are.
+is_prepared(<<C, Rest/binary>>)
+  when C >= $a, C =< $z; C >= $0, C =< $9; C =:= $.; C =:= $- ->
+    is_prepared(Rest);
+is_prepared(Rest) ->
+    Rest =:= <<>>.
 
 %% Methods that ejabberd_http knows what to do with.
 takes('GET', _) -> true;
