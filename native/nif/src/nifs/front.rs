@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use rustler::{Atom, Binary, Encoder, Env, LocalPid, NifMap, NifResult, ResourceArc, Term};
 
-use super::{ConnArg, error};
+use super::{ConnArg, error, took_time};
 use crate::atoms;
 use crate::conn::hold;
 use crate::front::http::{Given, Limits, Replied, Service};
@@ -54,7 +54,10 @@ fn http_start<'a>(env: Env<'a>, conn: ConnArg, service: ResourceArc<Service>) ->
 #[rustler::nif]
 fn http_request(env: Env<'_>, conn: ConnArg) -> Term<'_> {
     match hold(&conn, env).http_take(false) {
-        Given::Request(request) => (atoms::ok(), request).encode(env),
+        Given::Request(request, bytes) => {
+            took_time(env, bytes);
+            (atoms::ok(), request).encode(env)
+        }
         Given::Large => atoms::large().encode(env),
         Given::None => error(env, atoms::closed()),
     }
@@ -64,14 +67,16 @@ fn http_request(env: Env<'_>, conn: ConnArg) -> Term<'_> {
 #[rustler::nif(schedule = "DirtyCpu")]
 fn http_request_large(env: Env<'_>, conn: ConnArg) -> Term<'_> {
     match hold(&conn, env).http_take(true) {
-        Given::Request(request) => (atoms::ok(), request).encode(env),
+        Given::Request(request, _) => (atoms::ok(), request).encode(env),
         Given::Large | Given::None => error(env, atoms::closed()),
     }
 }
 
 #[rustler::nif]
 fn http_reply<'a>(env: Env<'a>, conn: ConnArg, data: Term<'a>, then: Atom) -> NifResult<Atom> {
-    reply(env, &conn, data, then)
+    let bytes = Binary::from_iolist(data)?;
+    took_time(env, bytes.len());
+    reply(env, &conn, &bytes, then)
 }
 
 /// The same for an answer whose copy would take a scheduler too long.
@@ -82,13 +87,12 @@ fn http_reply_large<'a>(
     data: Term<'a>,
     then: Atom,
 ) -> NifResult<Atom> {
-    reply(env, &conn, data, then)
+    reply(env, &conn, &Binary::from_iolist(data)?, then)
 }
 
-fn reply<'a>(env: Env<'a>, conn: &ConnArg, data: Term<'a>, then: Atom) -> NifResult<Atom> {
-    let bytes = Binary::from_iolist(data)?;
+fn reply(env: Env, conn: &ConnArg, data: &Binary, then: Atom) -> NifResult<Atom> {
     let close = then != atoms::keep();
-    let replied = hold(conn, env).http_reply(&bytes, close);
+    let replied = hold(conn, env).http_reply(data, close);
     Ok(match replied {
         Replied::Idle => atoms::idle(),
         Replied::Next => atoms::next(),

@@ -3,13 +3,10 @@
 use rustler::{Atom, Binary, Encoder, Env, Error, LocalPid, NifResult, Term};
 
 use super::sockets::sent;
-use super::{ConnArg, error};
+use super::{ConnArg, error, took_time};
 use crate::atoms;
 use crate::conn::hold;
 use crate::front::ws::Terms;
-
-/// Bytes that are copied in a hundredth of a scheduler's millisecond.
-const BYTES_A_PERCENT: usize = 40_000;
 
 #[rustler::nif]
 fn ws_start<'a>(
@@ -55,14 +52,6 @@ fn number(options: Term, name: Atom) -> NifResult<Option<u64>> {
 fn seconds(options: Term, name: Atom) -> NifResult<u16> {
     let milliseconds = number(options, name)?.unwrap_or(0);
     Ok(milliseconds.div_ceil(1000).try_into().unwrap_or(u16::MAX))
-}
-
-/// Has the caller make way for others sooner, the more it was given to do.
-fn took_time(env: Env, bytes: usize) {
-    let percent = bytes / BYTES_A_PERCENT;
-    if percent > 0 {
-        rustler::schedule::consume_timeslice(env, percent.min(100) as i32);
-    }
 }
 
 #[rustler::nif]

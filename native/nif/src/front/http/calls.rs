@@ -32,8 +32,8 @@ pub enum Replied {
 
 /// A request for its process.
 pub enum Given<'e> {
-    /// Here it is.
-    Request(Term<'e>),
+    /// Here it is, and so many bytes were copied.
+    Request(Term<'e>, usize),
     /// Ask again on a dirty scheduler.
     Large,
     /// There is none.
@@ -89,11 +89,12 @@ impl<'e> Held<'_, 'e> {
         };
         let term = terms::make(env, &request);
         let taken = collector.taken();
-        state.traffic.received += (head.len() + body.len()) as u64;
+        let bytes = head.len() + body.len();
+        state.traffic.received += bytes as u64;
         state.inbox.buffer.consume(taken);
         exchange.collector = Collector::default();
         self.http_credit();
-        Given::Request(term)
+        Given::Request(term, bytes)
     }
 
     /// Sends the (rest of the) answer, without ever blocking.
