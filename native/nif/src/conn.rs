@@ -11,13 +11,14 @@
 //! round.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use megaphone_proto::addresses::Addresses;
 use megaphone_proto::conn::Conn as Flow;
 use megaphone_proto::control::CloseReason;
 use megaphone_proto::frame::ConnectionId;
+use megaphone_proto::total::Total;
 use megaphone_proto::wheel::Watch;
 use rustler::{Encoder, Env, LocalPid, Resource, ResourceArc, Term};
 
@@ -43,8 +44,6 @@ pub struct Conn {
     pub link: Arc<Link>,
     /// The client, as the edge saw it, and what it connected to; for version 1 the link's own.
     pub addresses: Addresses,
-    /// Coarse link time (seconds) of the last byte from the client, for `idle_timeout`.
-    pub heard: AtomicU32,
     state: Mutex<State>,
 }
 
@@ -63,6 +62,8 @@ pub enum Phase {
 pub struct State {
     /// Both directions and their credit.
     pub flow: Flow,
+    /// Coarse link time (seconds) of the last byte from the client, for `idle_timeout`.
+    pub heard: u32,
     /// Where its life stands.
     pub phase: Phase,
     /// What arrived and who waits for it.
@@ -95,9 +96,9 @@ pub struct State {
 #[derive(Default)]
 pub struct Traffic {
     /// Those that reached a reader.
-    pub received: u64,
+    pub received: Total,
     /// Those given to `send`.
-    pub sent: u64,
+    pub sent: Total,
 }
 
 impl State {
@@ -145,15 +146,15 @@ impl Conn {
         (peer, local): (SocketAddr, SocketAddr),
         flow: Flow,
     ) -> Self {
-        let heard = AtomicU32::new(link.now());
+        let heard = link.now();
         let owner = link.receiver;
         Conn {
             id,
             link,
             addresses: Addresses::new(peer, local),
-            heard,
             state: Mutex::new(State {
                 flow,
+                heard,
                 phase: Phase::Open,
                 inbox: Inbox::default(),
                 pending: None,

@@ -215,8 +215,8 @@ impl<'e> Feeding<'_, 'e> {
                 }
             },
         };
-        conn.heard.store(self.link.now(), Ordering::Relaxed);
         let mut held = hold(&conn, self.env);
+        held.heard = self.link.now();
         if held.flow.state() == FlowState::Closed {
             // Since it was looked up: one before it was the reason.
             self.link.counters.lose_content(id);

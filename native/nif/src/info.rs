@@ -31,7 +31,7 @@ pub fn address(env: Env<'_>, address: SocketAddr) -> Term<'_> {
 impl<'e> Held<'_, 'e> {
     /// One counter of `inet:getstat/2`; `None` for a name it does not know.
     pub fn stat(&self, name: Atom) -> Option<u64> {
-        let (received, sent) = (self.traffic.received, self.traffic.sent);
+        let (received, sent) = (self.traffic.received.get(), self.traffic.sent.get());
         let (taken, given) = (self.socket.received, self.socket.sent);
         let pending = self.pending.as_ref().map_or(0, |pending| pending.bytes());
         let average = |bytes: u64, count| bytes.checked_div(count).unwrap_or(0);
@@ -65,8 +65,8 @@ impl<'e> Held<'_, 'e> {
             (atoms::state(), self.state_name().encode(env)),
             (atoms::reason(), self.reason()),
             (atoms::owner(), self.owner_term()),
-            (atoms::received(), self.traffic.received.encode(env)),
-            (atoms::sent(), self.traffic.sent.encode(env)),
+            (atoms::received(), self.traffic.received.get().encode(env)),
+            (atoms::sent(), self.traffic.sent.get().encode(env)),
             (atoms::queued(), self.inbox.buffer.len().encode(env)),
             (atoms::buffer(), self.inbox.buffer.allocated().encode(env)),
             (

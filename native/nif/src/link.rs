@@ -413,7 +413,7 @@ impl Link {
             idle.pop_front();
             drop(idle);
             let Some(conn) = self.get(id) else { continue };
-            let due = conn.heard.load(Ordering::Relaxed).saturating_add(timeout);
+            let due = hold(&conn, env).heard.saturating_add(timeout);
             if due <= now {
                 hold(&conn, env).abort(CloseReason::Idle);
             } else {

@@ -30,6 +30,7 @@ mod reason;
 pub mod retained;
 pub mod stanza;
 pub mod table;
+pub mod total;
 pub mod wheel;
 pub mod ws;
 
