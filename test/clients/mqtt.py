@@ -1,6 +1,6 @@
 """alice and bob exchange messages over MQTT 5, at each quality of service.
 
-    python mqtt.py --port PORT
+    python mqtt.py --port PORT --path ""       TCP, or with a path WebSocket
 """
 
 import queue
@@ -12,7 +12,7 @@ from report import TEXTS, main, options, report
 SECONDS = 20
 SAID = [*TEXTS, "x" * 260_000, *(f"burst {n}" for n in range(50))]
 
-given = options("port")
+given = options("port", "path")
 
 
 class User:
@@ -21,7 +21,10 @@ class User:
     def __init__(self, name):
         self.name = name
         self.connected, self.subscribed, self.inbox, self.gone = (queue.Queue() for _ in range(4))
-        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"{name}-client", protocol=mqtt.MQTTv5)
+        self.client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2, f"{name}-client", protocol=mqtt.MQTTv5,
+                                  transport="websockets" if given.path else "tcp")
+        if given.path:
+            self.client.ws_set_options(path=given.path)
         self.client.username_pw_set(f"{name}@localhost", f"{name}-pw")
         self.client.on_connect = lambda c, u, flags, reason, properties: self.connected.put(reason)
         self.client.on_subscribe = lambda c, u, mid, reasons, properties: self.subscribed.put(reasons)

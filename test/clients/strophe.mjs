@@ -4,10 +4,10 @@
 //
 // `password` logs in alice and bob on localhost, `anonymous` two strangers on anon.localhost.
 import http from 'node:http';
-import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { webcrypto } from 'node:crypto';
 import { main, options, report } from './report.mjs';
+import { accounts, chat, Queue } from './chat.mjs';
 
 globalThis.crypto ??= webcrypto;
 // A browser's requests come over connections that are kept alive; so do these.
@@ -22,22 +22,10 @@ globalThis.XMLHttpRequest = class extends XMLHttpRequest {
 };
 Strophe.setLogLevel(Strophe.LogLevel.WARN);
 
-const texts = Object.values(JSON.parse(readFileSync(new URL('texts.json', import.meta.url))));
-const LONG = 'ξ0123456789 '.repeat(20_000); // 260,000 bytes of UTF-8, sixteen windows of the link
-const BURST = Array.from({ length: 50 }, (_, n) => `burst ${n}`);
-
 const { service, mode } = options(['service', 'mode']);
-const [one, two] =
-    mode === 'anonymous'
-        ? [{ jid: 'anon.localhost' }, { jid: 'anon.localhost' }]
-        : [{ jid: 'alice@localhost/strophe', password: 'alice-pw' }, { jid: 'bob@localhost/strophe', password: 'bob-pw' }];
+const users = mode === 'anonymous' ? Array(2).fill({ jid: 'anon.localhost' }) : accounts('strophe');
 
-await main(30, async () => {
-    const [a, b] = await Promise.all([login(one), login(two)]);
-    await exchange(a, b);
-    await exchange(b, a);
-    await Promise.all([a.logout(), b.logout()]);
-});
+await main(30, () => chat(login, users));
 
 // A session of one user, its received messages in a queue that can be waited on.
 async function login({ jid, password }) {
@@ -71,23 +59,4 @@ async function login({ jid, password }) {
             report('logged_out', { jid });
         },
     };
-}
-
-// Everything `from` says must arrive at `to`: complete, unchanged and in order.
-async function exchange(from, to) {
-    const said = [...texts, LONG, ...BURST];
-    for (const text of said) from.say(to.jid, text);
-    for (const text of said) {
-        const got = await to.inbox.take();
-        if (got.text !== text) throw new Error(`expected ${JSON.stringify(text)}, got ${JSON.stringify(got.text)}`);
-        if (got.from !== from.jid) throw new Error(`expected it from ${from.jid}, got it from ${got.from}`);
-    }
-    report('delivered', { from: from.jid, to: to.jid, messages: said.length });
-}
-
-function Queue() {
-    const values = [];
-    const takers = [];
-    this.put = (value) => (takers.length > 0 ? takers.shift()(value) : values.push(value));
-    this.take = () => new Promise((resolve) => (values.length > 0 ? resolve(values.shift()) : takers.push(resolve)));
 }

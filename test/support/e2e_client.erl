@@ -2,7 +2,7 @@
 %% came to pass. Their scripts are in test/clients.
 -module(e2e_client).
 
--export([strophe/2, c2s/2, mqtt/1, converse/4, sent_away/2]).
+-export([strophe/2, stanza/1, xmppjs/1, c2s/2, mqtt/1, mqtt/2, converse/4, sent_away/2]).
 
 %% Longer than any script gives itself, so that it is the script that says what was missing.
 -define(TIMEOUT, 90_000).
@@ -11,11 +11,23 @@
 strophe(Service, Mode) ->
     node("strophe.mjs", [{"--service", Service}, {"--mode", atom_to_list(Mode)}]).
 
+%% stanza.js; the service is ws: or http:.
+-spec stanza(Service :: iodata()) -> ok | {error, term()}.
+stanza(Service) -> node("stanza.mjs", [{"--service", Service}]).
+
+%% @xmpp/client; the service is ws: or xmpp:.
+-spec xmppjs(Service :: iodata()) -> ok | {error, term()}.
+xmppjs(Service) -> node("xmppjs.mjs", [{"--service", Service}]).
+
 -spec c2s(inet:port_number(), Ca :: file:filename()) -> ok | {error, term()}.
 c2s(Port, Ca) -> python("c2s.py", [{"--port", integer_to_list(Port)}, {"--ca", Ca}]).
 
 -spec mqtt(inet:port_number()) -> ok | {error, term()}.
-mqtt(Port) -> python("mqtt.py", [{"--port", integer_to_list(Port)}]).
+mqtt(Port) -> mqtt(Port, "").
+
+%% Over WebSocket where there is a path.
+-spec mqtt(inet:port_number(), Path :: string()) -> ok | {error, term()}.
+mqtt(Port, Path) -> python("mqtt.py", [{"--port", integer_to_list(Port)}, {"--path", Path}]).
 
 %% A failure leaves pictures of the pages in the directory.
 -spec converse(Page :: iodata(), bosh | websocket, Pictures :: file:filename(), Name :: string()) ->
