@@ -14,7 +14,7 @@
 -export([owner_dies/1, owner_dies_in_the_middle/1, parts_of_an_answer/1, close_after/1]).
 -export([held/1, held_client_goes/1, held_closed/1, held_then_pipelined/1]).
 -export([client_gone_before/1, half_closed/1, link_lost/1]).
--export([draining/1, detached/1, facts/1, start_with_bytes/1, credit/1, overload/1]).
+-export([nothing_is_left/1, draining/1, detached/1, facts/1, start_with_bytes/1, credit/1, overload/1]).
 
 -define(GET, "GET /a HTTP/1.1\r\nHost: example.org\r\n\r\n").
 -define(OK, <<"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok">>).
@@ -482,6 +482,54 @@ link_lost(_) ->
     more = megaphone_nif:end_some(element(2, Link), link_lost),
     ?assertEqual(7, gone()),
     ?assertEqual(closed, megaphone_nif:http_reply(Conn, ?OK, keep)).
+
+%% Whatever its connections were at, a link that is gone takes its memory with it.
+nothing_is_left(_) ->
+    Memory = fun(Rounds) ->
+                     [in_its_own(fun lost_with_all/0) || _ <- lists:seq(1, Rounds)],
+                     timer:sleep(100),
+                     megaphone_nif:memory()
+             end,
+    Before = Memory(5),
+    After = Memory(50),
+    %% A link alone has some 20 kB.
+    ?assert(After < Before + 50_000, {Before, After}).
+
+lost_with_all() ->
+    Link = nif_link:new(#{peer_window => 100}),
+    Self = self(),
+    [begin
+         Conn = nif_link:open(Link, Id),
+         ok = megaphone_nif:http_start(Conn, service(#{})),
+         News = nif_link:feed(Link, Id, bytes_of_some_kind(Id rem 7)),
+         case [C || {request, C, _} <- News] of
+             [Conn] when Id rem 14 < 7 ->
+                 {ok, _} = megaphone_nif:http_request(Conn),
+                 case Id rem 4 of
+                     0 -> megaphone_nif:http_hold(Conn, Self, 1);
+                     1 -> megaphone_nif:http_reply(Conn, binary:copy(<<"x">>, 1000), keep);
+                     2 -> megaphone_nif:http_reply(Conn, binary:copy(<<"x">>, 1000), close);
+                     3 -> megaphone_nif:recv(Conn, 50)
+                 end;
+             _ ->
+                 ok
+         end
+     end || Id <- lists:seq(1, 84)],
+    end_all(element(2, Link)).
+
+bytes_of_some_kind(0) -> "GET / HT";
+bytes_of_some_kind(1) -> ?GET;
+bytes_of_some_kind(2) -> "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n";
+bytes_of_some_kind(3) -> "PUT / HTTP/1.1\r\nContent-Length: 100\r\n\r\nabc";
+bytes_of_some_kind(4) -> "GET\r\n\r\n";
+bytes_of_some_kind(5) -> [?GET, ?GET];
+bytes_of_some_kind(6) -> "POST / HTTP/1.1\r\nContent-Length: 100\r\n\r\nabc".
+
+end_all(Link) ->
+    case megaphone_nif:end_some(Link, link_lost) of
+        more -> end_all(Link);
+        done -> ok
+    end.
 
 %%% the rest
 

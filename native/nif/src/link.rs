@@ -477,8 +477,21 @@ impl Link {
         for conn in &batch {
             hold(conn, env).peer_closed(reason);
         }
-        // Requests in there would keep the link.
+        // Nobody else serves the deferred ones any more.
+        let more = !batch.is_empty() || self.serve_ready(env);
+        if !more {
+            self.let_go();
+        }
+        more
+    }
+
+    /// Forgets the connections that wait for something which will not be: they hold the link, and
+    /// it would hold them.
+    fn let_go(&self) {
         while self.news.pop().is_some() {}
-        !batch.is_empty()
+        while self.stalled.pop().is_some() {}
+        // Dropped outside the lock: the last reference frees the connection.
+        let lingering = std::mem::take(&mut *lock(&self.lingering));
+        drop(lingering);
     }
 }
