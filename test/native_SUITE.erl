@@ -10,7 +10,8 @@
          stanza_bosh/1, stanza_websocket/1, xmppjs_websocket/1, xmppjs_tcp/1, paho_mqtt_websocket/1,
          converse_websocket/1, converse_bosh/1]).
 -export([one_process_each/1, origin/1, no_upgrade/1, not_well_formed/1, two_elements_in_a_message/1, too_big/1,
-         client_goes/1, client_closes/1, session_ends/1, session_crashes/1, drain/1, slow_reader/1]).
+         client_goes/1, client_closes/1, session_ends/1, session_crashes/1, drain/1, slow_reader/1,
+         stalled_reader/1]).
 
 -define(TIMEOUT, 10_000).
 -define(MAX_STANZA, 300_000).
@@ -27,7 +28,7 @@ clients() ->
 
 websocket() ->
     [one_process_each, origin, no_upgrade, not_well_formed, two_elements_in_a_message, too_big, client_goes,
-     client_closes, session_ends, session_crashes, slow_reader, drain].
+     client_closes, session_ends, session_crashes, slow_reader, stalled_reader, drain].
 
 init_per_group(Ejabberd, Config) ->
     {ok, _} = application:ensure_all_started(ssl),
@@ -171,6 +172,15 @@ slow_reader(Config) ->
     timer:sleep(1_000),
     Read = lists:foldl(fun(Text, User) -> {Text, Next} = e2e_user:hear(User), Next end, Slow, Texts),
     lists:foreach(fun e2e_user:close/1, [Read, Other]).
+
+%% One that never goes on is given up after 15 s, and its user's process goes too.
+stalled_reader(Config) ->
+    Stalled = login(<<"alice">>, Config, [{recbuf, 4096}]),
+    Other = login(<<"bob">>, Config),
+    Text = binary:copy(<<"x">>, 50_000),
+    _ = lists:foldl(fun(_, User) -> e2e_user:say(User, e2e_user:jid(Stalled), Text) end, Other, lists:seq(1, 200)),
+    ok = wait(fun() -> pid(Stalled, Config) =:= none end, 500),
+    lists:foreach(fun e2e_user:close/1, [Stalled, Other]).
 
 %% Who is quiet and small is told as well.
 drain(Config) ->

@@ -41,6 +41,9 @@
                          max_resume_timeout, resend_on_timeout, allow_unencrypted_sasl2, access]).
 %% A message where `max_stanza_size' sets no bound, bytes.
 -define(MAX_MESSAGE, 16#1000000).
+%% In which a client has to take what is sent, as ejabberd_http_ws has it, milliseconds. Here and
+%% not an option of the connection, which would take memory.
+-define(SEND_TIMEOUT, 15_000).
 %% Close codes (RFC 6455, 7.4.1): the end; the server goes away.
 -define(NORMAL, 1000).
 -define(GOING_AWAY, 1001).
@@ -176,7 +179,18 @@ send_xml(_Socket, {xmlstreamraw, _}) ->
     ok.
 
 send({?MODULE, Conn, _}, Element) ->
-    megaphone_xmpp:await_send(Conn, megaphone_nif:ws_send(Conn, fxml:element_to_binary(Element))).
+    Sent = case megaphone_nif:ws_send(Conn, fxml:element_to_binary(Element)) of
+               {wait, Token, infinity} -> {wait, Token, ?SEND_TIMEOUT};
+               Done -> Done
+           end,
+    stalled(Conn, megaphone_xmpp:await_send(Conn, Sent)).
+
+%% As `send_timeout_close' does: what waits for the client has no one to go to.
+stalled(Conn, {error, timeout} = Error) ->
+    _ = megaphone_nif:abort(Conn, timeout),
+    Error;
+stalled(_Conn, Result) ->
+    Result.
 
 %% A message is a document of its own: no namespace comes from the stream's head.
 with_namespace({xmlel, <<"stream:", _/binary>> = Name, Attributes, Children}) ->
