@@ -62,6 +62,9 @@ fn aims(results: &[PartResult]) -> Vec<Aim> {
         aims.extend(request(&measured));
     }
     let parts: Option<terms::Measured> = measured(results, 1);
+    if let Some(measured) = &parts {
+        aims.extend(decode(measured));
+    }
     if let Some(measured) = measured::<chat::Measured>(results, 3) {
         aims.extend(messages(&measured));
         aims.extend(latency(&measured));
@@ -135,6 +138,20 @@ fn request(measured: &http::Measured) -> Option<Aim> {
         part: 2,
     };
     http::cost(measured, 64).map(row)
+}
+
+fn decode(measured: &terms::Measured) -> Option<Aim> {
+    let requests = measured.requests()?;
+    let times = requests.stock.median() / requests.megaphone.median().max(f64::MIN_POSITIVE);
+    Some(Aim {
+        measure: "the bytes of a BOSH request to the handler's `#request{}`, ns".to_owned(),
+        stock: requests.stock.to_string(),
+        collected: NOTHING.to_owned(),
+        megaphone: format!("{}: {} times faster", requests.megaphone, number(times)),
+        aim: "≥ 4 times faster".to_owned(),
+        met: times >= 4.0,
+        part: 1,
+    })
 }
 
 fn messages(measured: &chat::Measured) -> Vec<Aim> {

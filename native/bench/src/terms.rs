@@ -1,8 +1,10 @@
 //! Part 1: from bytes to Erlang terms and messages.
 
 mod connection;
+mod requests;
 
 pub use connection::Connections;
+pub use requests::Requests;
 use serde::{Deserialize, Serialize};
 
 use crate::bench::Bench;
@@ -29,12 +31,20 @@ pub struct Measured {
     /// What bench/connection.escript printed.
     #[serde(default)]
     connections: Option<Connections>,
+    /// What bench/bench_request.erl found.
+    #[serde(default)]
+    requests: Option<Requests>,
 }
 
 impl Measured {
     /// What a connection takes, and frames into very many.
     pub fn connections(&self) -> Option<&Connections> {
         self.connections.as_ref()
+    }
+
+    /// The bytes of a BOSH request to the call of its handler.
+    pub fn requests(&self) -> Option<&Requests> {
+        self.requests.as_ref()
     }
 }
 
@@ -100,6 +110,7 @@ impl Part for Terms {
             side_by_side,
             codec,
             connections: Some(connection::measure(bench)?),
+            requests: requests::measure(bench)?,
         })
     }
 
@@ -110,6 +121,9 @@ impl Part for Terms {
             .table(frames(&measured.side_by_side.frames))
             .plot(plot(&measured.side_by_side.frames));
         section.table(heads(&measured.side_by_side.heads));
+        if let Some(requests) = &measured.requests {
+            requests.show(&mut section);
+        }
         if let Some(connections) = &measured.connections {
             connections.show(&mut section);
         }

@@ -113,4 +113,4 @@ impl Frames {
 const TEXT: &str = "\
 What a virtual connection takes in the node, with all that is allocated for it (the NIF's own count and the BEAM's), and
 what it costs to put a frame into the buffer of one of very many connections whose owners read later. No sockets and no
-ejabberd here either.";
+ejabberd here either. [connection.md](connection.md) says what each byte is for.";
