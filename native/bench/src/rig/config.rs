@@ -80,9 +80,9 @@ pub fn yaml(side: Side, front: Front, addresses: &[SocketAddr], options: &[Strin
             let _ = writeln!(text, "    services:");
             for (name, what) in SERVICES {
                 let what = match front {
-                    Front::Megaphone => {
-                        what.replace("module: ejabberd_http,", "module: megaphone_http,")
-                    }
+                    Front::Megaphone => what
+                        .replace("module: ejabberd_http,", "module: megaphone_http,")
+                        .replace("module: ejabberd_c2s,", "module: megaphone_c2s,"),
                     Front::Ejabberd => (*what).to_owned(),
                 };
                 let _ = writeln!(text, "      {name}: {{{what}}}");
