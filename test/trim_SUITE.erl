@@ -110,6 +110,8 @@ off_and_on(Config) ->
     timer:sleep(2_500),
     ?assertEqual([], [Kind || {Kind, _, true} <- processes_of_users(Config)]),
     ok = set(#{trim_idle => 1_000, trim_rate => 10_000, trim_stock => true}, Config),
+    %% They are looked for by a process of its own.
+    ok = wait(fun() -> maps:get(awake, info(Config)) >= 10 end),
     _ = all_small(Config),
     ok.
 
