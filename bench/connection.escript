@@ -4,8 +4,8 @@
 %% What a connection of a version 2 link takes, and what a frame into one of very many costs. No sockets and no
 %% ejabberd: the NIF is fed as a receiver feeds it.
 %%
-%%   1. bytes of an idle connection: as it is opened, once it has an owner, and once it has carried a request
-%%      and its answer; by where they are (the NIF's own count, the BEAM's binaries, its processes and the rest)
+%%   1. bytes of an idle connection: as it is opened, as one of megaphone_http's between two requests, once it has
+%%      an owner, and once it has carried a request and its answer as a socket; by where they are (the NIF's own count, the BEAM's binaries, its processes and the rest)
 %%   2. frames of 100 bytes decoded and buffered into connections that nobody reads, on one scheduler
 %%
 %% Prints one JSON object: {"bytes": [{"state": "open", "nif": N, "binary": N, "processes": N, "ets": N,
@@ -93,19 +93,33 @@ drain(Link) ->
 %%% Bytes
 
 bytes(N) ->
+    in_its_own(fun() -> http_bytes(N) end) ++ in_its_own(fun() -> socket_bytes(N) end).
+
+http_bytes(N) ->
+    {Link, Ids, Start} = opened(N),
+    Open = memory(),
+    Service = megaphone_nif:http_service(#{key => 1, head_timeout => 10_000, body_timeout => 30_000,
+                                           idle_timeout => 300_000, send_timeout => 15_000, max_body => 1 bsl 20}),
+    each(Link, Ids, fun(Conn) -> ok = megaphone_nif:http_start(Conn, Service) end),
+    [per(State, Start, Memory, N) || {State, Memory} <- [{open, Open}, {http, memory()}]].
+
+%% A link, its connections, and what there was before them.
+opened(N) ->
     Link = link_up(65_536),
     _ = open(Link, 1, 1),                       % what the first one takes, the link's own, is not counted
     Start = memory(),
-    Ids = lists:seq(2, N + 1),
     lists:foreach(fun(First) -> open(Link, First, min(First + 999, N + 1)) end, lists:seq(2, N + 1, 1000)),
-    Open = memory(),
+    {Link, lists:seq(2, N + 1), Start}.
+
+socket_bytes(N) ->
+    {Link, Ids, Start} = opened(N),
     each(Link, Ids, fun(Conn) -> ok = megaphone_nif:set_owner(Conn, self(), false) end),
     Owned = memory(),
     each(Link, Ids, fun(Conn) -> used(Link, Conn) end),
     Used = memory(),
     _ = in_its_own(fun() -> [forget(Link, Id) || Id <- Ids], ok end),
     Gone = memory(),
-    [per(State, Start, Memory, N) || {State, Memory} <- [{open, Open}, {owned, Owned}, {used, Used}, {gone, Gone}]].
+    [per(State, Start, Memory, N) || {State, Memory} <- [{owned, Owned}, {used, Used}, {gone, Gone}]].
 
 %% One at a time, so that no list of a hundred thousand references is counted too.
 each(Link, Ids, Fun) ->

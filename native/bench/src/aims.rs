@@ -313,14 +313,16 @@ fn constants(measured: &idle::Measured) -> Aim {
 }
 
 fn connection(measured: &terms::Measured) -> Option<Aim> {
-    let row = |bytes: f64| Aim {
-        measure: "an idle connection in the NIF, all allocations, bytes".to_owned(),
+    let row = |[http, owned]: [f64; 2]| {
+        Aim {
+        measure: "an idle connection in the NIF, all allocations, bytes: HTTP between two requests; one with an owner".to_owned(),
         stock: NOTHING.to_owned(),
         collected: NOTHING.to_owned(),
-        megaphone: number(bytes),
+        megaphone: format!("{}; {}", number(http.round()), number(owned.round())),
         aim: "≤ 256".to_owned(),
-        met: bytes <= 256.0,
+        met: http.max(owned) <= 256.0,
         part: 1,
+    }
     };
     let idle = measured.connections().and_then(terms::Connections::idle);
     idle.map(row)

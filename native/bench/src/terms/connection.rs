@@ -49,10 +49,14 @@ pub fn measure(bench: &Bench) -> Result<Connections> {
 }
 
 impl Connections {
-    /// Bytes of an idle connection that has an owner, in all.
-    pub fn idle(&self) -> Option<f64> {
-        let of = |state: &str| self.bytes.iter().find(|bytes| bytes.state == state);
-        of("owned").map(|bytes| bytes.total)
+    /// Bytes in all of an idle connection: between two HTTP requests, and with an owner, as a
+    /// user over WebSocket or TCP has one.
+    pub fn idle(&self) -> Option<[f64; 2]> {
+        let of = |state: &str| {
+            let found = self.bytes.iter().find(|bytes| bytes.state == state);
+            found.map(|bytes| bytes.total)
+        };
+        Some([of("http")?, of("owned")?])
     }
 
     /// Frames a second into the most connections, and how many those are.
@@ -69,8 +73,9 @@ impl Connections {
         for bytes in &self.bytes {
             let name = match bytes.state.as_str() {
                 "open" => "open, and nobody has taken it yet",
+                "http" => "HTTP, between two requests",
                 "owned" => "idle, with an owner",
-                "used" => "after a request and its answer",
+                "used" => "after bytes both ways, as a socket",
                 "gone" => "what stays when it is gone",
                 other => other,
             };
