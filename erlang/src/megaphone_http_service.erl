@@ -112,9 +112,10 @@ handle_cast(reloaded, #state{key = Key} = State) ->
     {noreply, State}.
 
 terminate(_Reason, #state{key = Key, reloaded = Reloaded}) ->
-    ejabberd_hooks:delete(config_reloaded, Reloaded, 50),
     _ = persistent_term:erase(?KEY(Key)),
-    ok.
+    try ejabberd_hooks:delete(config_reloaded, Reloaded, 50)
+    catch exit:_ -> ok                          % ejabberd stops, and its hooks are gone before us
+    end.
 
 %%% helpers
 
