@@ -14,7 +14,7 @@
          stream_management/1, edge_hears/1, edge_terminated/1, strangers_stay/1,
          strophe_bosh/1, strophe_websocket/1, slixmpp/1]).
 %% Inside the ejabberd under test.
--export([held/1, present/1]).
+-export([held/1, present/1, said/1]).
 
 -define(TIMEOUT, 20_000).
 
@@ -383,6 +383,7 @@ sent_away(Client, Where, Config) ->
     Self = self(),
     {Pid, Ref} = spawn_monitor(fun() -> Self ! {self(), e2e_client:sent_away(Client, Where)} end),
     ok = e2e_ejabberd:call(?config(node, Config), ?MODULE, present, [<<"alice">>]),
+    ok = e2e_ejabberd:call(?config(node, Config), ?MODULE, said, [<<"alice">>]),
     case Where of
         ["http" | _] -> ok = e2e_ejabberd:call(?config(node, Config), ?MODULE, held, [1]);
         _ -> ok
@@ -431,6 +432,17 @@ held(Number) ->
 %% The user has said that she is there.
 present(User) ->
     until(fun() -> length(ejabberd_sm:get_user_present_resources(User, <<"localhost">>)) end, 1).
+
+%% What her presence led to has been answered: a request that is held from now on is one that
+%% waits, and not one about to be answered, behind which she would have none for a moment. It takes
+%% a turn of her process for the presence and one for its copy to herself.
+said(User) ->
+    Sessions = [ejabberd_sm:get_session_pid(User, <<"localhost">>, Resource)
+                || Resource <- ejabberd_sm:get_user_resources(User, <<"localhost">>)],
+    Carriers = [Pid || Pid <- processes(), {ejabberd_bosh, _, _} <- [proc_lib:initial_call(Pid)]],
+    Responders = [Pid || Pid <- processes(), {megaphone_bosh_responder, _, _} <- [proc_lib:initial_call(Pid)]],
+    _ = [sys:get_state(Pid) || Pid <- Sessions ++ Sessions ++ Carriers ++ Responders],
+    ok.
 
 is_held(Pid) ->
     case {proc_lib:initial_call(Pid), process_info(Pid, current_stacktrace)} of
