@@ -47,7 +47,7 @@ impl Answers {
                 *bytes = 0;
                 self.asked += 1;
                 let before = self.held.take();
-                if self.asked % 3 == 0 && self.open > 1 {
+                if self.asked.is_multiple_of(3) && self.open > 1 {
                     self.held = Some(id);
                 } else {
                     node.send(id, &[2; ANSWER]);
