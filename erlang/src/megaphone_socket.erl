@@ -17,6 +17,8 @@
 -export([sendfile/4]).
 %% megaphone
 -export([socket/1, whereis/1, connection_id/1, recv_http/2, facts/1]).
+%% megaphone_ws
+-export([await_send/2]).
 
 -export_type([socket/0, listen_socket/0]).
 
@@ -75,6 +77,9 @@ send(?SOCKET(Conn), Data) ->
            end,
     await_send(Conn, Sent).
 
+%% @doc Waits for what a sending call of the NIF began, as long as that call says.
+-spec await_send(megaphone_nif:conn(), ok | {wait, pos_integer(), timeout()} | {error, Reason}) ->
+          ok | {error, timeout | Reason} when Reason :: atom().
 await_send(Conn, {wait, Token, Timeout}) ->
     receive
         {'$megaphone_reply', Token, Result} -> Result

@@ -183,7 +183,7 @@ send({?MODULE, Conn, _}, Element) ->
                {wait, Token, infinity} -> {wait, Token, ?SEND_TIMEOUT};
                Done -> Done
            end,
-    stalled(Conn, megaphone_xmpp:await_send(Conn, Sent)).
+    stalled(Conn, megaphone_socket:await_send(Conn, Sent)).
 
 %% As `send_timeout_close' does: what waits for the client has no one to go to.
 stalled(Conn, {error, timeout} = Error) ->

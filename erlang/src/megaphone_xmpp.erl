@@ -10,7 +10,7 @@
 %% megaphone_root
 -export([start_link/0]).
 %% modules that are an xmpp_socket
--export([ensure/0, owner/1, conn/0, event/1, change_shaper/1, next/3, await_send/2]).
+-export([ensure/0, owner/1, conn/0, event/1, change_shaper/1, next/3]).
 %% ejabberd_hooks
 -export([received/2, host_up/1, host_down/1]).
 %% gen_server
@@ -101,21 +101,6 @@ later(Pause, Module, Conn) when Pause > 0 ->
 later(_Pause, Module, Conn) ->
     _ = Module:next(Conn),
     ok.
-
-%% @doc Waits for what a sending call of the NIF began, up to the service's `send_timeout'.
--spec await_send(megaphone_nif:conn(), ok | {wait, pos_integer(), timeout()} | {error, Reason}) ->
-          ok | {error, timeout | Reason} when Reason :: atom().
-await_send(Conn, {wait, Token, Timeout}) ->
-    receive
-        {'$megaphone_reply', Token, Result} -> Result
-    after Timeout ->
-            case megaphone_nif:send_timed_out(Conn, Token) of
-                true -> {error, timeout};
-                false -> receive {'$megaphone_reply', Token, Result} -> Result end
-            end
-    end;
-await_send(_Conn, Result) ->
-    Result.
 
 %%% ejabberd_hooks
 
