@@ -14,6 +14,7 @@
 -define(TIMEOUT, 10_000).
 -define(STREAMS, "http://etherx.jabber.org/streams").
 -define(MAX_STANZA, 10_000).
+-define(USERS, 50).
 
 suite() -> [{timetrap, {minutes, 1}}].
 
@@ -180,16 +181,24 @@ chat(Config) ->
 
 %% ejabberd's own c2s has as many; its parsers are what we do without, and a port.
 one_process_each(Config) ->
-    Processes = fun() -> length(call(erlang, processes, [], Config)) end,
-    Parsers = fun() -> call(erlang, memory, [system], Config) end,
-    Few = e2e_user:login(c2s, anonymous, edge(Config)),
-    {Before, BeforeBytes} = {Processes(), Parsers()},
-    Users = [e2e_user:login(c2s, anonymous, edge(Config)) || _ <- lists:seq(1, 50)],
-    {After, AfterBytes} = {Processes(), Parsers()},
-    ?assert(After - Before =< 50 + 5, {Before, After}),
-    ?assert(AfterBytes - BeforeBytes < 50 * 8_000, {BeforeBytes, AfterBytes}),
-    _ = [e2e_user:close(User) || User <- [Few | Users]],
-    ok.
+    {Processes, Ours} = for_users(edge(Config), Config),
+    {_, Stock} = for_users(?config(stock, Config), Config),
+    ?assert(Processes =< ?USERS + 5, Processes),
+    ?assert(Ours < Stock div 2, {Ours, Stock}).
+
+%% What so many users are to the node: processes, and the bytes of ports, parsers and the like.
+for_users(Ports, Config) ->
+    First = e2e_user:login(c2s, anonymous, Ports),      % loads what code it takes
+    {Processes, Bytes} = node_has(Config),
+    Users = [e2e_user:login(c2s, anonymous, Ports) || _ <- lists:seq(1, ?USERS)],
+    {ProcessesThen, BytesThen} = node_has(Config),
+    _ = [e2e_user:close(User) || User <- [First | Users]],
+    {ProcessesThen - Processes, BytesThen - Bytes}.
+
+node_has(Config) ->
+    Memory = call(erlang, memory, [], Config),
+    [System | Others] = [proplists:get_value(Kind, Memory) || Kind <- [system, atom, binary, code, ets]],
+    {length(call(erlang, processes, [], Config)), System - lists:sum(Others)}.
 
 every_byte_a_write(Config) ->
     {ok, Socket} = connect(edge(Config)),
