@@ -17,9 +17,9 @@
 -define(LIMITS, ", head_timeout: 1, body_timeout: 1, idle_timeout: 3, send_timeout: 1, max_body_size: 1000000").
 %% How long an attack that a timeout of 1 s ends may take, on a busy machine.
 -define(ENDED_WITHIN, 6000).
-%% What users beside an attack may wait for two round trips, in milliseconds, on a machine of two cores that runs
-%% attacker, edge, server and users.
--define(UNDISTURBED, 1500).
+%% What users beside an attack may wait for four round trips, in milliseconds. It takes tens where there is room, and
+%% without end where an attack holds the link up; attacker, edge, server, users and whatever else runs share two cores.
+-define(UNDISTURBED, 5000).
 
 suite() -> [{timetrap, {seconds, 90}}].
 
