@@ -485,15 +485,18 @@ link_lost(_) ->
 
 %% Whatever its connections were at, a link that is gone takes its memory with it.
 nothing_is_left(_) ->
-    Memory = fun(Rounds) ->
-                     [in_its_own(fun lost_with_all/0) || _ <- lists:seq(1, Rounds)],
-                     timer:sleep(100),
-                     megaphone_nif:memory()
-             end,
-    Before = Memory(5),
-    After = Memory(50),
-    %% A link alone has some 20 kB.
-    ?assert(After < Before + 50_000, {Before, After}).
+    Lose = fun(Rounds) -> [in_its_own(fun lost_with_all/0) || _ <- lists:seq(1, Rounds)] end,
+    _ = Lose(5),
+    Before = megaphone_nif:memory(),
+    _ = Lose(50),
+    %% A link alone has some 20 kB. The last are freed when their processes' terms are.
+    ok = memory_below(Before + 50_000, 200).
+
+memory_below(Most, Tries) ->
+    case megaphone_nif:memory() of
+        Less when Less < Most -> ok;
+        More -> ?assert(Tries > 0, {Most, More}), timer:sleep(50), memory_below(Most, Tries - 1)
+    end.
 
 lost_with_all() ->
     Link = nif_link:new(#{peer_window => 100}),

@@ -251,8 +251,8 @@ bosh_terminate_and_reset(Config) ->
          Body = ["<body xmlns='http://jabber.org/protocol/httpbind' type='terminate' rid='", integer_to_list(Rid),
                  "' sid='", Sid, "'/>"],
          e2e_http:post(e2e_http:on(Socket), "/bosh", [], Body),
-         %% So that the edge has it before the reset throws it away.
-         timer:sleep(50),
+         %% The edge has to have it before the reset throws it away.
+         until(fun() -> e2e_port:unread(Socket) =:= 0 end),
          ok = gen_tcp:close(Socket),
          until(fun() -> gone =:= inside(e2e_native_handler, timers, [Sid], Config) end),
          e2e_http:close(Http)
@@ -352,7 +352,7 @@ closed(#{recv := Recv}) ->
 
 inside(Module, Function, Args, Config) -> e2e_ejabberd:call(?config(node, Config), Module, Function, Args).
 
-until(Condition) -> until(Condition, 250).
+until(Condition) -> until(Condition, 500).
 
 until(_Condition, 0) -> error(not_in_time);
 until(Condition, Tries) ->

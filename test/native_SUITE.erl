@@ -203,7 +203,7 @@ pid(User, Config) ->
     [Name, Host, Resource] = string:lexemes(e2e_user:jid(User), "@/"),
     e2e_ejabberd:call(?config(node, Config), ejabberd_sm, get_session_pid, [Name, Host, Resource]).
 
-wait_gone(User, Config) -> wait(fun() -> pid(User, Config) =:= none end, 100).
+wait_gone(User, Config) -> wait(fun() -> pid(User, Config) =:= none end, 200).
 
 wait(Condition, Left) ->
     case Condition() of
