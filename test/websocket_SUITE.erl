@@ -274,11 +274,10 @@ close_by_owner(Config) ->
 
 close_not_answered(Config) ->
     Ws = start(Config, #{}),
-    ok = close(Ws, 1000, <<>>),
     Started = erlang:monotonic_time(millisecond),
+    ok = close(Ws, 1000, <<>>),
     ?assertEqual({close, <<"timeout">>}, outcome(Ws)),
-    Waited = erlang:monotonic_time(millisecond) - Started,
-    ?assertMatch(_ when Waited > 4900 andalso Waited < 8000, Waited),
+    ok = waited(5000, Started),
     over(Ws).
 
 close_twice(Config) ->
@@ -382,16 +381,20 @@ what_came_before_the_end(Config) ->
 %% ---- time ----
 
 pinged(Config) ->
-    Ws = start(Config, #{ping_interval => 1000}),
     Started = erlang:monotonic_time(millisecond),
+    Ws = start(Config, #{ping_interval => 1000}),
     wait = ask(Ws),
     ?assertEqual({?FIN + ?PING, <<>>}, read(Ws)),
-    ?assert(erlang:monotonic_time(millisecond) - Started > 900),
+    ok = waited(1000, Started),
     ?assertEqual({?FIN + ?CLOSE, <<1000:16>>}, read(Ws)),
     ?assertEqual({close, <<"timeout">>}, outcome(Ws)),
-    Waited = erlang:monotonic_time(millisecond) - Started,
-    ?assertMatch(_ when Waited > 1900 andalso Waited < 6000, Waited),
+    ok = waited(2000, Started),
     over(Ws).
+
+%% At least so long; how much longer, the machine decides.
+waited(Milliseconds, Started) ->
+    Waited = erlang:monotonic_time(millisecond) - Started,
+    ?assert(Waited >= Milliseconds, Waited).
 
 pongs_keep_it(Config) ->
     Ws = start(Config, #{ping_interval => 1000}),
@@ -403,13 +406,12 @@ pongs_keep_it(Config) ->
     ?assertEqual(nothing, got()).
 
 timed_out(Config) ->
+    Started = erlang:monotonic_time(millisecond),
     Ws = start(Config, #{timeout => 1500}),
     wait = ask(Ws),
-    Started = erlang:monotonic_time(millisecond),
     ?assertEqual({?FIN + ?CLOSE, <<1000:16>>}, read(Ws)),
     ?assertEqual({close, <<"idle">>}, outcome(Ws)),
-    Waited = erlang:monotonic_time(millisecond) - Started,
-    ?assertMatch(_ when Waited > 1900 andalso Waited < 5000, Waited),
+    ok = waited(1500, Started),
     over(Ws).
 
 %% Nothing is sent but what the client sends; half a message is no sign of life.
