@@ -7,7 +7,7 @@
 
 -export([suite/0, all/0, groups/0, init_per_group/2, end_per_group/2, init_per_testcase/2, end_per_testcase/2]).
 -export([quiet_users_become_small/1, they_chat_as_before/1, no_message_is_lost/1, a_busy_one_is_left_alone/1,
-         stock_users_only_if_asked/1, off_and_on/1]).
+         a_login_is_over_soon/1, stock_users_only_if_asked/1, off_and_on/1]).
 
 suite() -> [{timetrap, {minutes, 1}}].
 
@@ -15,7 +15,7 @@ all() -> [{group, ejabberd_23_01}, {group, ejabberd_24_12}].
 
 groups() ->
     Cases = [quiet_users_become_small, they_chat_as_before, no_message_is_lost, a_busy_one_is_left_alone,
-             stock_users_only_if_asked, off_and_on],
+             a_login_is_over_soon, stock_users_only_if_asked, off_and_on],
     [{ejabberd_23_01, [], Cases}, {ejabberd_24_12, [], Cases}].
 
 %% Bytes that a process may have when it is quiet, with all that it has; ejabberd's have 3,900, 4,000
@@ -93,6 +93,24 @@ a_busy_one_is_left_alone(Config) ->
                                             info(Config)
                                     end, none, lists:seq(1, 15)),
     ?assert(Awake >= 2).
+
+%% Who is new does not wait for all of trim_idle, who is woken soon after that does.
+a_login_is_over_soon(Config) ->
+    %% None who hears of them and is woken by it.
+    [e2e_user:close(User) || {_, User} <- ?config(users, Config)],
+    ok = e2e_ejabberd:call(?config(node, Config), e2e_inside, end_users, []),
+    ok = none_awake(Config),
+    ok = set(#{trim_idle => 20_000, trim_rate => 10_000, trim_stock => true}, Config),
+    [A, B] = [e2e_user:listen(e2e_user:login(bosh, Name, ?config(ports, Config))) || Name <- [<<"alice">>, <<"bob">>]],
+    Began = erlang:monotonic_time(millisecond),
+    ok = none_awake(Config),
+    ?assert(erlang:monotonic_time(millisecond) - Began < 18_000),
+    {A1, B1} = e2e_user:chat(A, B, <<"woken">>),
+    timer:sleep(4_000),
+    #{awake := Awake} = info(Config),
+    ?assert(Awake >= 4),
+    [e2e_user:close(User) || User <- [A1, B1]],
+    ok.
 
 %% A BOSH session is no listener's.
 stock_users_only_if_asked(Config) ->

@@ -19,7 +19,7 @@
 %% sys
 -export([quiet/1]).
 %% proc_lib
--export([wake_server/3, wake_fsm/4]).
+-export([wake_server/4, wake_fsm/5]).
 
 -export_type([shape/0]).
 
@@ -95,7 +95,7 @@ hibernate(0, [_Name, StateName, Data, Module, infinity, Limits, _Queue, 0]) when
             _ = erase(rand_seed),               % made anew where it is needed
             Small = share(Module, Data),
             ok = neighbours(Module),
-            proc_lib:hibernate(?MODULE, wake_fsm, [Module, limits(Limits), StateName, Small]);
+            proc_lib:hibernate(?MODULE, wake_fsm, [Module, limits(Limits), StateName, Small, now_ms()]);
         false ->
             ok
     end;
@@ -105,7 +105,8 @@ hibernate(0, #{mod := ejabberd_c2s, stream_timeout := infinity, stream_state := 
         true ->
             _ = erase(rand_seed),
             Options = ejabberd_config:fsm_limit_opts(max_queue()),
-            proc_lib:hibernate(?MODULE, wake_server, [xmpp_stream_in, Options, share(ejabberd_c2s, State)]);
+            Small = share(ejabberd_c2s, State),
+            proc_lib:hibernate(?MODULE, wake_server, [xmpp_stream_in, Options, Small, now_ms()]);
         false ->
             ok
     end;
@@ -144,15 +145,18 @@ ancestors() ->
 
 %%% proc_lib, when a message has come
 
--spec wake_server(module(), [term()], term()) -> no_return().
-wake_server(Module, Options, State) ->
-    ok = megaphone_trim:awake(self()),
+-spec wake_server(module(), [term()], term(), Since :: integer()) -> no_return().
+wake_server(Module, Options, State, Since) ->
+    ok = megaphone_trim:woken(now_ms() - Since),
     p1_server:enter_loop(Module, Options, State, self(), infinity).
 
--spec wake_fsm(module(), [term()], atom(), term()) -> no_return().
-wake_fsm(Module, Options, StateName, Data) ->
-    ok = megaphone_trim:awake(self()),
+-spec wake_fsm(module(), [term()], atom(), term(), Since :: integer()) -> no_return().
+wake_fsm(Module, Options, StateName, Data, Since) ->
+    ok = megaphone_trim:woken(now_ms() - Since),
     p1_fsm:enter_loop(Module, Options, StateName, Data, self(), infinity).
+
+now_ms() ->
+    erlang:monotonic_time(millisecond).
 
 %%% parts in common
 

@@ -5,6 +5,10 @@
 %%% and one that did nothing for `trim_idle' is told to shrink ({@link megaphone_shrink}). It hibernates
 %%% then, is forgotten here, and tells when a message has woken it: quiet users cost no time at all.
 %%%
+%%% Who is new or had been asleep for long is taken for quiet in a tenth of that time: a login or an
+%%% answer to an empty BOSH request is over in an instant, and what many have left of it at a time is
+%%% what the node needs at its peak. Who is woken soon after that has more to do, and gets the whole.
+%%%
 %%% It does nothing until {@link mod_megaphone} says so for a host. A new session is found by the
 %%% hook `c2s_init', those that are there already among all processes, once.
 -module(megaphone_trim).
@@ -17,7 +21,7 @@
 %% ejabberd_hooks
 -export([c2s_init/2]).
 %% megaphone_shrink, in a user's process
--export([awake/1, stock/0, collect/1, sample/2, failed/3]).
+-export([awake/1, woken/1, stock/0, collect/1, sample/2, failed/3]).
 %% gen_server
 -export([init/1, handle_call/3, handle_cast/2, handle_info/2]).
 
@@ -31,22 +35,27 @@
 
 %% How often those that are due are looked at, milliseconds.
 -define(TICK, 50).
-%% A process is looked at so often within `idle': it is quiet if it did nothing between all of these.
+%% A process is looked at so often within its time: it is quiet if it did nothing between all of these.
 -define(LOOKS, 2).
+%% What part of `idle' is enough for one that is `brief'.
+-define(BRIEF, 10).
 %% Between the two collections of a process that cannot shrink, milliseconds.
 -define(AGAIN, 200).
 -define(STOCK, {?MODULE, stock}).
 -define(SEQUENCE, 90).
 
+%% What to expect of a process: that it is done soon, or that it goes on.
+-type pace() :: brief | busy.
 %% When it is looked at next, who, its reductions at the last look, how many looks saw no others.
 -type watched() :: {Due :: integer(), pid(), Reductions :: integer(), Same :: non_neg_integer()}.
 
 -record(state, {hosts = #{} :: #{Host :: binary() => options()},
                 idle = infinity :: pos_integer() | infinity,
                 rate = 0 :: non_neg_integer(),
-                %% By due time, for each waits equally long.
-                watched = queue:new() :: queue:queue(watched()),
-                timer :: undefined | reference(),
+                %% By due time each, for all of a pace wait equally long.
+                brief = queue:new() :: queue:queue(watched()),
+                busy = queue:new() :: queue:queue(watched()),
+                timer :: undefined | {Due :: integer(), reference()},
                 samples = #{} :: #{term() => term()},
                 nobody :: pid(),
                 trimmed = 0 :: non_neg_integer(),
@@ -80,25 +89,30 @@ c2s_init({ok, #{socket := Socket}} = Result, Options) when is_tuple(Socket) ->
         undefined -> ok;
         Max -> _ = put('$megaphone_max_queue', Max), ok
     end,
-    ok = watch(stock() orelse megaphone_shrink:is_ours(SockMod), self()),
+    ok = new(stock() orelse megaphone_shrink:is_ours(SockMod), self()),
     %% The process of a BOSH session, or of a stock WebSocket.
     case proplists:get_value(receiver, Options) of
         undefined -> ok;
-        Carrier -> ok = watch(stock() orelse megaphone_shrink:is_ours(SockMod), Carrier)
+        Carrier -> ok = new(stock() orelse megaphone_shrink:is_ours(SockMod), Carrier)
     end,
     Result;
 c2s_init(Result, _Options) ->
     Result.
 
-watch(true, Pid) -> awake(Pid);
-watch(false, _Pid) -> ok.
+new(true, Pid) -> gen_server:cast(?MODULE, {new, Pid});
+new(false, _Pid) -> ok.
 
 %%% megaphone_shrink
 
-%% @doc A process has something to do and is to be watched.
+%% @doc A process is to be watched of which nothing is known.
 -spec awake(pid()) -> ok.
 awake(Pid) ->
     gen_server:cast(?MODULE, {awake, Pid}).
+
+%% @doc The calling process has been woken, after so many milliseconds.
+-spec woken(Slept :: non_neg_integer()) -> ok.
+woken(Slept) ->
+    gen_server:cast(?MODULE, {woken, self(), Slept}).
 
 %% @doc Whether users of stock listeners are meant too.
 -spec stock() -> boolean().
@@ -122,6 +136,10 @@ failed(Class, Reason, Stack) ->
 %%% gen_server
 
 init([]) ->
+    %% Where thousands log in all schedulers are busy, and to ask one that is about to run is to wait for
+    %% it. A look would come seconds late then, with the garbage of all who came meanwhile in between.
+    %% What it does in a second is bounded by `rate'.
+    _ = process_flag(priority, high),
     ok = megaphone_shrink:new(),
     {ok, #state{nobody = nobody()}}.
 
@@ -143,13 +161,15 @@ handle_call({disable, Host}, _From, #state{hosts = Hosts} = State) ->
     _ = map_size(Next#state.hosts) =:= 0
         andalso ejabberd_hooks:delete(c2s_init, ?MODULE, c2s_init, ?SEQUENCE),
     {reply, ok, Next};
-handle_call(info, _From, #state{watched = Watched, trimmed = Trimmed} = State) ->
-    {reply, #{awake => queue:len(Watched), trimmed => Trimmed}, State}.
+handle_call(info, _From, #state{brief = Brief, busy = Busy, trimmed = Trimmed} = State) ->
+    {reply, #{awake => queue:len(Brief) + queue:len(Busy), trimmed => Trimmed}, State}.
 
-handle_cast({awake, _Pid}, #state{idle = infinity} = State) ->
-    {noreply, State};
+handle_cast({new, Pid}, State) ->
+    {noreply, watch(brief, Pid, State)};
 handle_cast({awake, Pid}, State) ->
-    {noreply, schedule(again(Pid, 0, 0, State))};
+    {noreply, watch(busy, Pid, State)};
+handle_cast({woken, Pid, Slept}, #state{idle = Idle} = State) ->
+    {noreply, watch(if Slept >= Idle -> brief; true -> busy end, Pid, State)};
 handle_cast({collect, Pid}, State) ->
     ok = collect_now(Pid),
     %% The first makes a young generation old, and only the second makes room of it.
@@ -186,7 +206,7 @@ handle_info(_Other, State) ->
 
 configure(#state{hosts = Hosts} = State) when map_size(Hosts) =:= 0 ->
     set_stock(false),
-    State#state{idle = infinity, rate = 0, watched = queue:new()};
+    State#state{idle = infinity, rate = 0, brief = queue:new(), busy = queue:new()};
 configure(#state{hosts = Hosts} = State) ->
     All = maps:values(Hosts),
     set_stock(is_stock(Hosts)),
@@ -222,38 +242,60 @@ is_known(Pid) ->
 at_once(#state{rate = Rate}) ->
     max(1, Rate * ?TICK div 1000).
 
-again(Pid, Reductions, Same, #state{idle = Idle, watched = Watched} = State) ->
-    Due = now_ms() + max(1, Idle div ?LOOKS),
-    State#state{watched = queue:in({Due, Pid, Reductions, Same}, Watched)}.
+watch(_Pace, _Pid, #state{idle = infinity} = State) ->
+    State;
+watch(Pace, Pid, State) ->
+    schedule(again(Pace, Pid, 0, 0, State)).
 
-schedule(#state{timer = undefined, watched = Watched} = State) ->
-    case queue:peek(Watched) of
-        {value, {Due, _, _, _}} ->
+again(brief, Pid, Reductions, Same, #state{idle = Idle, brief = Watched} = State) ->
+    State#state{brief = queue:in({due(Idle div ?BRIEF), Pid, Reductions, Same}, Watched)};
+again(busy, Pid, Reductions, Same, #state{idle = Idle, busy = Watched} = State) ->
+    State#state{busy = queue:in({due(Idle), Pid, Reductions, Same}, Watched)}.
+
+due(Time) ->
+    now_ms() + max(1, Time div ?LOOKS).
+
+%% The pace and the queue of who is due first.
+-spec first(#state{}) -> {Due :: integer(), pace()} | nobody.
+first(#state{brief = Brief, busy = Busy}) ->
+    case {queue:peek(Brief), queue:peek(Busy)} of
+        {empty, empty} -> nobody;
+        {{value, First}, empty} -> {element(1, First), brief};
+        {empty, {value, First}} -> {element(1, First), busy};
+        {{value, One}, {value, Other}} -> min({element(1, One), brief}, {element(1, Other), busy})
+    end.
+
+schedule(#state{timer = Timer} = State) ->
+    case {first(State), Timer} of
+        {nobody, _} ->
+            State;
+        {{Due, _}, {Until, _}} when Until =< Due ->
+            State;
+        {{Due, _}, _} ->
+            _ = is_tuple(Timer) andalso erlang:cancel_timer(element(2, Timer)),
             Wait = max(?TICK, Due - now_ms()),
-            State#state{timer = erlang:send_after(Wait, self(), tick)};
-        empty ->
-            State
-    end;
-schedule(State) ->
-    State.
+            State#state{timer = {Due, erlang:send_after(Wait, self(), tick)}}
+    end.
 
 look(0, _Now, State) ->
     State;
-look(Left, Now, #state{watched = Watched} = State) ->
-    case queue:peek(Watched) of
-        {value, {Due, Pid, Reductions, Same}} when Due =< Now ->
-            look(Left - 1, Now, look_at(Pid, Reductions, Same,
-                                        State#state{watched = queue:drop(Watched)}));
-        _ ->
-            State
+look(Left, Now, State) ->
+    case first(State) of
+        {Due, Pace} when Due =< Now -> look(Left - 1, Now, look_at(Pace, State));
+        _ -> State
     end.
 
+look_at(brief, #state{brief = Watched} = State) ->
+    look_at(brief, queue:get(Watched), State#state{brief = queue:drop(Watched)});
+look_at(busy, #state{busy = Watched} = State) ->
+    look_at(busy, queue:get(Watched), State#state{busy = queue:drop(Watched)}).
+
 %% Asked for more than its reductions a process would have to do something.
-look_at(Pid, Before, Same, State) ->
+look_at(Pace, {_Due, Pid, Before, Same}, State) ->
     case erlang:process_info(Pid, reductions) of
         {reductions, Before} when Same + 1 >= ?LOOKS -> trim(Pid, State);
-        {reductions, Before} -> again(Pid, Before, Same + 1, State);
-        {reductions, Now} -> again(Pid, Now, 0, State);
+        {reductions, Before} -> again(Pace, Pid, Before, Same + 1, State);
+        {reductions, Now} -> again(Pace, Pid, Now, 0, State);
         undefined -> State
     end.
 
