@@ -190,7 +190,8 @@ handle_cast({failed, Class, Reason, Stack}, #state{failed = false} = State) ->
 handle_cast({failed, _, _, _}, State) ->
     {noreply, State}.
 
-handle_info(tick, State) ->
+%% Not one that was cancelled too late: with each of those there would be one more for good.
+handle_info({timeout, Timer, tick}, #state{timer = {_, Timer}} = State) ->
     case schedule(look(at_once(State), now_ms(), State#state{timer = undefined})) of
         %% Nobody is awake, and thousands may have been.
         #state{timer = undefined} = Next -> {noreply, Next, hibernate};
@@ -274,7 +275,7 @@ schedule(#state{timer = Timer} = State) ->
         {{Due, _}, _} ->
             _ = is_tuple(Timer) andalso erlang:cancel_timer(element(2, Timer)),
             Wait = max(?TICK, Due - now_ms()),
-            State#state{timer = {Due, erlang:send_after(Wait, self(), tick)}}
+            State#state{timer = {Due, erlang:start_timer(Wait, self(), tick)}}
     end.
 
 look(0, _Now, State) ->
