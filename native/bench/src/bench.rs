@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 
 use crate::error::{Error, Result};
 use crate::hung::Hung;
-use crate::rig::Front;
+use crate::rig::{Front, LinkKind};
 
 /// How it was asked to measure.
 #[derive(Debug, Clone)]
@@ -26,6 +26,8 @@ pub struct Options {
     pub ejabberd: String,
     /// The module that serves HTTP on megaphone's side.
     pub front: Front,
+    /// What carries links, where both are possible.
+    pub link: LinkKind,
     /// megaphone's built application; below the checkout, or anywhere.
     pub built: PathBuf,
 }

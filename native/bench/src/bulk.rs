@@ -9,7 +9,7 @@ use crate::figure::{Figure, count};
 use crate::measure::in_turns;
 use crate::part::Part;
 use crate::plot::{Axis, Bar, Bars, Group, Ink};
-use crate::rig::{Setup, Site};
+use crate::rig::{LinkKind, Setup, Site};
 use crate::section::{Cell, Section, Table};
 use crate::side::{BOTH, BySide, Side};
 use crate::watch::Cpu;
@@ -50,7 +50,12 @@ impl Part for Bulk {
     const TITLE: &'static str = "Many bytes";
 
     fn measure(bench: &Bench) -> Result<Measured> {
-        let sites = Site::start_all(bench, &BOTH, &Setup::default())?;
+        // The generator is an edge itself in a part of this, and speaks TCP.
+        let setup = Setup {
+            link: Some(LinkKind::Tcp),
+            ..Setup::default()
+        };
+        let sites = Site::start_all(bench, &BOTH, &setup)?;
         let mut rows = Vec::new();
         for connections in CONNECTIONS {
             for direction in [Direction::Up, Direction::Down] {

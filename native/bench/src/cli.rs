@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::machine::{self, Machine};
 use crate::part::{Entry, PartResult};
 use crate::parts::PARTS;
-use crate::rig::Front;
+use crate::rig::{Front, LinkKind};
 use crate::store::Results;
 use crate::{document, rig, store};
 
@@ -47,6 +47,9 @@ pub struct Cli {
     /// What serves HTTP on megaphone's side
     #[arg(long, value_enum, default_value = "megaphone_http")]
     front: Front,
+    /// What carries the links between ECM and node
+    #[arg(long, value_enum, default_value = "unix")]
+    link: LinkKind,
     /// Another build of megaphone
     #[arg(long, value_name = "DIR", default_value = BUILT)]
     built: PathBuf,
@@ -81,6 +84,7 @@ pub fn run() -> Result<ExitCode> {
         profile: cli.profile,
         ejabberd: cli.ejabberd,
         front: cli.front,
+        link: cli.link,
         built: cli.built,
     };
     let bench = Bench::new(options, root, dir.path().to_owned())?;

@@ -17,7 +17,7 @@ use crate::measure::in_turns;
 use crate::part::Part;
 use crate::plot::Ink;
 use crate::requests;
-use crate::rig::{Child, Ecm, Proxy, ProxyKind, StandIn};
+use crate::rig::{Child, Ecm, LinkAddress, Proxy, ProxyKind, StandIn};
 use crate::section::Section;
 use crate::watch::Watch;
 
@@ -83,7 +83,12 @@ impl Running {
         Ok(match kind {
             Kind::None => Self::None(address("http")?),
             Kind::Ecm => {
-                let mut ecm = Ecm::start(bench, "edge-ecm", address("link")?, &["http"])?;
+                let mut ecm = Ecm::start(
+                    bench,
+                    "edge-ecm",
+                    &LinkAddress::Tcp(address("link")?),
+                    &["http"],
+                )?;
                 ecm.wait()?;
                 Self::Ecm(ecm)
             }

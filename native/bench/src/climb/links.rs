@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::bench::Bench;
 use crate::error::{Error, Result};
 use crate::memory::Resident;
-use crate::rig::{Child, Setup, Site};
+use crate::rig::{Child, LinkKind, Setup, Site};
 use crate::side::Side;
 use crate::slope::without_rare_types;
 
@@ -46,6 +46,7 @@ pub fn measure(bench: &Bench) -> Result<Links> {
     let setup = Setup {
         clients: 0,
         listener: vec!["max_connections: 1100000".to_owned()],
+        link: Some(LinkKind::Tcp),
     };
     let site = Site::start(bench, Side::Megaphone, &setup)?;
     let before = held(&site)?;

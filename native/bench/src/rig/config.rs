@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::net::SocketAddr;
 
 use crate::figure::count;
-use crate::side::Side;
+use crate::rig::link::LinkAddress;
 
 /// The domain whose users are anonymous.
 pub const ANONYMOUS: &str = "anon.localhost";
@@ -63,19 +63,28 @@ pub const SERVICES: &[(&str, &str)] = &[
     ("echo", "module: bench_echo, supervisor: false"),
 ];
 
-/// `ejabberd.yml`. A stock node listens on an address for each of [`SERVICES`], a megaphone node on one for links,
-/// whose listener has the lines of `options` besides.
-pub fn yaml(side: Side, front: Front, addresses: &[SocketAddr], options: &[String]) -> String {
+/// Where a node listens.
+#[derive(Debug)]
+pub enum Listening {
+    /// Stock: on an address for each of [`SERVICES`].
+    Services(Vec<SocketAddr>),
+    /// megaphone: for links.
+    Links(LinkAddress),
+}
+
+/// `ejabberd.yml`. megaphone's listener has the lines of `options` besides.
+pub fn yaml(front: Front, listening: &Listening, options: &[String]) -> String {
     let mut text = String::from(HEAD);
-    match side {
-        Side::Megaphone => {
-            let port = addresses.first().map_or(0, SocketAddr::port);
-            let _ = writeln!(
-                text,
-                "  - port: {port}\n    ip: \"127.0.0.1\"\n    module: megaphone\n    accept_queue: {ACCEPT_QUEUE}"
-            );
-            for option in options {
-                let _ = writeln!(text, "    {option}");
+    match listening {
+        Listening::Links(address) => {
+            let own = [
+                "module: megaphone".to_owned(),
+                format!("accept_queue: {ACCEPT_QUEUE}"),
+            ];
+            let lines = address.options().into_iter().chain(own);
+            for (number, line) in lines.chain(options.iter().cloned()).enumerate() {
+                let dash = if number == 0 { "-" } else { " " };
+                let _ = writeln!(text, "  {dash} {line}");
             }
             let _ = writeln!(text, "    services:");
             for (name, what) in SERVICES {
@@ -88,7 +97,7 @@ pub fn yaml(side: Side, front: Front, addresses: &[SocketAddr], options: &[Strin
                 let _ = writeln!(text, "      {name}: {{{what}}}");
             }
         }
-        Side::Stock | Side::Floor => {
+        Listening::Services(addresses) => {
             for ((_, what), address) in SERVICES.iter().zip(addresses) {
                 let port = address.port();
                 let _ = writeln!(
@@ -99,7 +108,7 @@ pub fn yaml(side: Side, front: Front, addresses: &[SocketAddr], options: &[Strin
         }
     }
     text.push_str(MODULES);
-    if side == Side::Megaphone && front == Front::Megaphone {
+    if matches!(listening, Listening::Links(_)) && front == Front::Megaphone {
         text.push_str("  mod_megaphone: {}\n");
     }
     text
@@ -129,16 +138,21 @@ modules:
 
 /// How both sides are set up, as Markdown: for the document, from what is really used.
 pub fn description() -> String {
-    let link = SocketAddr::from(([127, 0, 0, 1], 6280));
+    let links = Listening::Links(LinkAddress::Unix("/tmp/megaphone.sock".into()));
     format!(
-        "Each node is `erl {}`, for both sides. Below is megaphone's configuration, with one listener for links, on TCP \
-         loopback; in front of it is a `megaphone-ecm` for every {} clients, each with its defaults (but `send_buffer` for the bulk service, as `bench_bulk` sets it on a socket of its own). Stock's differs \
-         only in that each of the services is a listener of its own, on a port of its own, with `backlog: {BACKLOG}`. There is no `mod_roster` for either: with Mnesia its table is \
+        "Each node is `erl {}`, for both sides. Below is megaphone's configuration, with one listener for links, on a \
+         Unix socket, as for an edge on ejabberd's machine; in front of it is a `megaphone-ecm` for every {} clients, each \
+         with its defaults (but `send_buffer` for the bulk service, as `bench_bulk` sets it on a socket of its own). Links \
+         are TCP over loopback in parts 6 and 7, and for the million connections of part 8: there the other end is, or \
+         stands beside, something that speaks TCP. `make bench LINK=tcp` measures everything so, which is what an edge on a \
+         machine of its own is nearer to: a write to a TCP socket costs several times one to a Unix socket, at either end. \
+         Stock's configuration differs only in that each of the services is a listener of its own, on a port of its own, with \
+         `backlog: {BACKLOG}`. There is no `mod_roster` for either: with Mnesia its table is \
          read by one process from the disk, which tens of thousands of logins in a minute wait for.",
         ERL.join(" "),
         count(super::CLIENTS)
     ) + &format!(
         "\n\n```yaml\n{}\n```\n",
-        yaml(Side::Megaphone, Front::Megaphone, &[link], &[]).trim_end()
+        yaml(Front::Megaphone, &links, &[]).trim_end()
     )
 }

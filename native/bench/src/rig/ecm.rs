@@ -1,4 +1,4 @@
-//! A megaphone-ecm, as an administrator would run it on another machine: a program of its own, its link over TCP.
+//! A megaphone-ecm, a program of its own.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use crate::bench::Bench;
 use crate::error::Result;
 use crate::rig::child::Child;
 use crate::rig::config::BACKLOG;
+use crate::rig::link::LinkAddress;
 use crate::rig::ports;
 
 /// Clients that one ECM is given at most: an open file each, of which these machines allow 20,000 a process.
@@ -28,7 +29,7 @@ impl Ecm {
     pub fn start(
         bench: &Bench,
         name: &str,
-        backend: SocketAddr,
+        backend: &LinkAddress,
         services: &[&str],
     ) -> Result<Self> {
         let mut listeners = Vec::new();
@@ -70,7 +71,7 @@ impl Ecm {
     }
 }
 
-fn toml(name: &str, backend: SocketAddr, listeners: &[(String, SocketAddr)]) -> String {
+fn toml(name: &str, backend: &LinkAddress, listeners: &[(String, SocketAddr)]) -> String {
     let mut text = format!(
         "name = \"{name}\"\n[backend]\naddress = \"{backend}\"\nreconnect_min = \"50ms\"\nreconnect_max = \"500ms\"\n"
     );

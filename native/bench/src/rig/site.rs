@@ -10,7 +10,9 @@ use crate::bench::Bench;
 use crate::error::{Error, Result};
 use crate::rig::beam::Beam;
 use crate::rig::child::Child;
+use crate::rig::config::Listening;
 use crate::rig::ecm::{CLIENTS, Ecm};
+use crate::rig::link::{LinkAddress, LinkKind};
 use crate::rig::stand_in::StandIn;
 use crate::rig::{config, ports};
 use crate::side::{BySide, Side};
@@ -33,6 +35,8 @@ pub struct Setup {
     pub clients: u32,
     /// More options of megaphone's listener, a line of YAML each, such as `max_connections: 1100000`.
     pub listener: Vec<String>,
+    /// What carries its links, where it must be that.
+    pub link: Option<LinkKind>,
 }
 
 impl Setup {
@@ -57,7 +61,7 @@ enum Kind {
     // The ECMs are dropped first: they would only complain about the node.
     Node {
         ecms: Vec<Ecm>,
-        addresses: Vec<SocketAddr>,
+        listening: Listening,
         child: Child,
         beam: Beam,
     },
@@ -123,10 +127,10 @@ impl Site {
     pub fn addresses(&self, service: &str) -> Vec<SocketAddr> {
         match &self.kind {
             Kind::Node {
-                ecms, addresses, ..
-            } => match self.side {
-                Side::Megaphone => ecms.iter().filter_map(|ecm| ecm.address(service)).collect(),
-                _ => position(service)
+                ecms, listening, ..
+            } => match listening {
+                Listening::Links(_) => ecms.iter().filter_map(|ecm| ecm.address(service)).collect(),
+                Listening::Services(addresses) => position(service)
                     .and_then(|place| addresses.get(place).copied())
                     .into_iter()
                     .collect(),
@@ -162,11 +166,14 @@ impl Site {
         })
     }
 
-    /// Where its node listens for links; on megaphone's side only.
+    /// The port on which its node listens for links; on megaphone's side only, set up with [`LinkKind::Tcp`].
     pub fn link_address(&self) -> Result<SocketAddr> {
         match &self.kind {
-            Kind::Node { addresses, .. } if self.side == Side::Megaphone => Ok(addresses[0]),
-            _ => Err(Error(format!("{} has no link listener", self.side))),
+            Kind::Node {
+                listening: Listening::Links(LinkAddress::Tcp(address)),
+                ..
+            } => Ok(*address),
+            _ => Err(Error(format!("{} has no port for links", self.side))),
         }
     }
 
@@ -185,22 +192,24 @@ impl Site {
                 kind: Kind::StandIn(stand_in),
             });
         }
-        let mut addresses = Vec::new();
-        let wanted = if side == Side::Megaphone {
-            1
-        } else {
-            config::SERVICES.len()
+        let listening = match side {
+            Side::Megaphone => {
+                let kind = setup.link.unwrap_or(bench.options.link);
+                let path = bench.dir.join(format!("{name}.sock"));
+                Listening::Links(LinkAddress::free(kind, path)?)
+            }
+            Side::Stock | Side::Floor => {
+                let addresses = config::SERVICES.iter().map(|_| ports::free());
+                Listening::Services(addresses.collect::<Result<_>>()?)
+            }
         };
-        for _ in 0..wanted {
-            addresses.push(ports::free()?);
-        }
         let beam = Beam::new(&name, ports::free()?);
-        let child = node(bench, &name, side, &addresses, &beam, setup)?;
+        let child = node(bench, &name, &listening, &beam, setup)?;
         Ok(Self {
             side,
             kind: Kind::Node {
                 ecms: Vec::new(),
-                addresses,
+                listening,
                 child,
                 beam,
             },
@@ -210,7 +219,7 @@ impl Site {
     fn wait(&mut self, bench: &Bench, setup: &Setup) -> Result<()> {
         let Kind::Node {
             ecms,
-            addresses,
+            listening,
             child,
             beam,
         } = &mut self.kind
@@ -220,19 +229,18 @@ impl Site {
         child.wait("start", PATIENCE, || {
             beam.eval(STARTED).is_ok_and(|answer| answer == "true")
         })?;
-        if self.side == Side::Megaphone {
-            for _ in 0..setup.clients.div_ceil(CLIENTS).max(1) {
-                ecms.push(Ecm::start(
-                    bench,
-                    &next_name("ecm"),
-                    addresses[0],
-                    &SERVICES_OF_ECM,
-                )?);
+        match listening {
+            Listening::Links(address) => {
+                for _ in 0..setup.clients.div_ceil(CLIENTS).max(1) {
+                    let name = next_name("ecm");
+                    ecms.push(Ecm::start(bench, &name, address, &SERVICES_OF_ECM)?);
+                }
             }
-        } else {
-            child.wait("listeners", PATIENCE, || {
-                addresses.iter().all(|&address| ports::answers(address))
-            })?;
+            Listening::Services(addresses) => {
+                child.wait("listeners", PATIENCE, || {
+                    addresses.iter().all(|&address| ports::answers(address))
+                })?;
+            }
         }
         ecms.iter_mut().try_for_each(Ecm::wait)
     }
@@ -241,18 +249,14 @@ impl Site {
 fn node(
     bench: &Bench,
     name: &str,
-    side: Side,
-    addresses: &[SocketAddr],
+    listening: &Listening,
     beam: &Beam,
     setup: &Setup,
 ) -> Result<Child> {
     let dir = bench.dir.join(name);
     let config = bench.dir.join(format!("{name}.yml"));
     let front = bench.options.front;
-    std::fs::write(
-        &config,
-        config::yaml(side, front, addresses, &setup.listener),
-    )?;
+    std::fs::write(&config, config::yaml(front, listening, &setup.listener))?;
     let mut command = bench.bound(bench.root.join("scripts/ejabberd-node"));
     command
         .arg(dir)

@@ -22,7 +22,7 @@ use clap::Parser;
 use crate::bench::{Bench, Options};
 use crate::cli::{BUILT, raise_descriptors, root};
 use crate::error::{Error, Result};
-use crate::rig::{self, Front, Setup, Site};
+use crate::rig::{self, Front, LinkKind, Setup, Site};
 use crate::side::Side;
 use look::Look;
 use round::{Crowds, Round};
@@ -89,6 +89,7 @@ pub fn run() -> Result<ExitCode> {
         profile: false,
         ejabberd: cli.ejabberd.clone(),
         front: cli.front,
+        link: LinkKind::default(),
         built: cli.built.clone(),
     };
     let bench = Bench::new(options, root, dir.path().to_owned())?;
