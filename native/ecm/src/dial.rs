@@ -6,13 +6,14 @@ use std::time::Duration;
 use megaphone_proto::auth::Secret;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpStream, UnixStream};
+use tokio::net::TcpStream;
 
 use crate::app::App;
 use crate::backend::Backend;
 use crate::credentials::{Credentials, NoCredentials};
 use crate::reader::LinkEnd;
 use crate::tls::{self, Explained};
+use crate::unix;
 use crate::values::BackendAddress;
 
 /// The kernel counts keepalive in whole seconds, see tcp(7).
@@ -88,10 +89,7 @@ pub async fn connect(app: &App, backend: &Backend) -> Result<Connected, NotUp> {
     };
     let (input, output) = match (address, tls) {
         // There is no TLS on these, see `Backend::check`.
-        (BackendAddress::Unix(path), _) => {
-            let stream = UnixStream::connect(path).await.map_err(not_there)?;
-            boxed(stream.into_split())
-        }
+        (BackendAddress::Unix(path), _) => boxed(unix::connect(path).await.map_err(not_there)?),
         (BackendAddress::Tcp { host, port }, None) => {
             let stream = connect_tcp(app, host, *port).await.map_err(not_there)?;
             boxed(stream.into_split())

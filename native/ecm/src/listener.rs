@@ -14,7 +14,7 @@ use tracing::{info, warn};
 use crate::app::App;
 use crate::config::{self, Kind};
 use crate::log::Seldom;
-use crate::watch::watch_readable;
+use crate::watch::watch_for;
 use crate::welcome::{Newcomer, welcome};
 
 /// How long nothing is accepted after the system had no file, buffer or
@@ -68,7 +68,7 @@ impl Listener {
             kind: config.kind,
         };
         Ok(Self {
-            socket: watch_readable(socket)?,
+            socket: watch_for(socket, Interest::READABLE)?,
             address,
             listening: Arc::new(listening),
         })

@@ -45,6 +45,7 @@ mod sync;
 mod tally;
 mod tls;
 mod totals;
+mod unix;
 mod values;
 mod watch;
 mod welcome;

@@ -75,7 +75,7 @@ impl Watch {
     pub fn new(close_timeout: Duration) -> io::Result<Self> {
         let queue = epoll::create(CreateFlags::CLOEXEC)?;
         Ok(Self {
-            queue: watch_readable(queue)?,
+            queue: watch_for(queue, Interest::READABLE)?,
             seats: Mutex::default(),
             close_timeout,
         })
@@ -161,7 +161,7 @@ impl Watch {
     }
 }
 
-/// Has tokio tell when `owned` can be read.
+/// Has tokio tell when `owned` can be read, or written to.
 ///
 /// # Errors
 /// As epoll_ctl(2).
@@ -169,8 +169,11 @@ impl Watch {
     deprecated,
     reason = "unsound only for what changes its descriptor, or does not own it"
 )]
-pub fn watch_readable<T: AsRawFd + Into<OwnedFd>>(owned: T) -> io::Result<AsyncFd<T>> {
-    AsyncFd::with_interest(owned, Interest::READABLE)
+pub fn watch_for<T>(owned: T, interest: Interest) -> io::Result<AsyncFd<T>>
+where
+    T: AsRawFd + Into<OwnedFd>,
+{
+    AsyncFd::with_interest(owned, interest)
 }
 
 fn data(seat: Seat) -> EventData {
