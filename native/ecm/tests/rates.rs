@@ -187,8 +187,7 @@ fn a_signal_has_it_say_what_there_is() {
 
     // What ended links carried is not forgotten.
     drop(node);
-    ecm.line("link 1 ended: ");
-    ecm.line(&format!("connection {id} closed"));
+    ecm.lines(["link 1 ended: ", &format!("connection {id} closed")]);
     assert_contains(
         &status(&ecm),
         &["status links=0/1 ", carried, "link_lost:1"],
