@@ -5,7 +5,7 @@ use std::hint::black_box;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use megaphone_proto::frame::{ConnectionId, Decoder, put_frame};
 use megaphone_proto::handshake::Handshake;
-use megaphone_proto::http1::parse_head;
+use megaphone_proto::http1::{parse_head, reread_head};
 use megaphone_proto::limits::DEFAULT_MAX_CONTENT;
 use megaphone_proto::link::{LinkConfig, Role};
 use megaphone_proto::wheel::{Watch, Wheel};
@@ -80,6 +80,9 @@ fn heads(c: &mut Criterion) {
     let mut group = c.benchmark_group("a BOSH head of 9 headers");
     group.bench_function("parse_head", |b| {
         b.iter(|| parse_head(black_box(HEAD), |item| _ = black_box(item)));
+    });
+    group.bench_function("reread_head", |b| {
+        b.iter(|| reread_head(black_box(HEAD), |item| _ = black_box(item)));
     });
     group.bench_function("httparse alone", |b| {
         b.iter(|| {

@@ -2,6 +2,7 @@
 
 use megaphone_proto::http1::{
     BodyDecoder, BodyFraming, BodyPiece, FORMATTED_MAX, Head, HttpReader, Item, Step, parse_head,
+    reread_head,
 };
 use megaphone_proto::limits::{HTTP_CHUNK_LINE_MAX, HTTP_HEAD_MAX, HTTP_TRAILERS_MAX};
 
@@ -20,12 +21,20 @@ pub fn http_heads(data: &[u8]) {
     }
 }
 
-/// A whole head in one go is what the reader gives item by item.
+/// A whole head in one go is what the reader gives item by item, and so it is once more.
 fn at_once(bytes: &[u8], whole: &[String]) {
     let mut items = Vec::new();
-    match parse_head(bytes, |item| items.push(owned(&item))) {
+    let head = parse_head(bytes, |item| items.push(owned(&item)));
+    match head {
         Head::More => assert!(items.is_empty()),
         Head::Whole { .. } | Head::Error(_) => assert!(whole.starts_with(&items)),
+    }
+    let mut again = Vec::new();
+    reread_head(bytes, |item| again.push(owned(&item)));
+    if let Head::Whole { consumed, .. } = head {
+        again.clear();
+        reread_head(&bytes[..consumed], |item| again.push(owned(&item)));
+        assert_eq!(again, items[..items.len() - 1]);
     }
 }
 

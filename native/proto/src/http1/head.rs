@@ -3,7 +3,7 @@
 use super::framing::Framing;
 use super::line::{error_line, trim_start};
 use super::reader::request_item;
-use super::{BodyFraming, HttpError, HttpReader, Item, Name, Step};
+use super::{BodyFraming, HttpError, HttpReader, Item, Method, Name, Step, Uri};
 use crate::limits::{HTTP_FIELDS_MAX, HTTP_HEAD_MAX};
 use std::mem::MaybeUninit;
 
@@ -38,6 +38,52 @@ pub fn parse_head<'b>(bytes: &'b [u8], mut visit: impl FnMut(Item<'b>)) -> Head 
         Head::More => Head::More,
         Head::Whole { .. } | Head::Error(_) => by_line(bytes, visit),
     }
+}
+
+/// Gives the items of a head that [`parse_head`] found whole once more, but for [`Item::Eoh`].
+///
+/// It looks for the ends of lines and names only: to see that a head is right is most of the work.
+/// Of other bytes it gives what means nothing.
+pub fn reread_head<'b>(head: &'b [u8], mut visit: impl FnMut(Item<'b>)) {
+    let head = head.strip_prefix(b"\r\n").unwrap_or(head);
+    let Some((line, mut rest)) = split_line(head) else {
+        return;
+    };
+    let Some(request) = request_again(line) else {
+        return;
+    };
+    visit(request);
+    while let Some((line, behind)) = split_line(rest) {
+        // The empty line has none.
+        let Some(colon) = memchr::memchr(b':', line) else {
+            return;
+        };
+        visit(Item::Header {
+            name: Name::new(&line[..colon]),
+            value: trim_start(&line[colon + 1..]),
+        });
+        rest = behind;
+    }
+}
+
+/// The first line without its end, and what is behind it.
+fn split_line(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = memchr::memchr(b'\n', bytes)?;
+    Some((bytes[..end].strip_suffix(b"\r")?, &bytes[end + 1..]))
+}
+
+fn request_again(line: &[u8]) -> Option<Item<'_>> {
+    let method = &line[..memchr::memchr(b' ', line)?];
+    let target = line[method.len() + 1..].strip_suffix(b" HTTP/1.1");
+    let (target, minor) = match target {
+        Some(target) => (target, 1),
+        None => (line[method.len() + 1..].strip_suffix(b" HTTP/1.0")?, 0),
+    };
+    Some(Item::Request {
+        method: Method::new(method),
+        uri: Uri::new(target),
+        version: (1, minor),
+    })
 }
 
 fn by_line<'b>(bytes: &'b [u8], mut visit: impl FnMut(Item<'b>)) -> Head {

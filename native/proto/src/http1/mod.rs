@@ -23,7 +23,7 @@ mod values;
 pub use body::{BodyDecoder, BodyError, BodyPiece};
 pub use collect::{Collector, Progress};
 pub use framing::BodyFraming;
-pub use head::{Head, parse_head};
+pub use head::{Head, parse_head, reread_head};
 pub use name::{FORMATTED_MAX, KNOWN_HEADERS, Name, known};
 pub use query::pairs;
 pub use reader::{HttpReader, Step};

@@ -69,6 +69,12 @@ fn at_once(bytes: &[u8]) -> (Head, Vec<String>) {
     (head, items)
 }
 
+fn reread(head: &[u8]) -> Vec<String> {
+    let mut items = Vec::new();
+    reread_head(head, |item| items.push(owned(&item)));
+    items
+}
+
 /// All ways of reading agree; the answer is the reader's items.
 fn agreed(headers_only: bool, bytes: &[u8]) -> Vec<String> {
     let items = whole(headers_only, bytes);
@@ -87,7 +93,12 @@ fn agreed(headers_only: bool, bytes: &[u8]) -> Vec<String> {
             (Head::More, visited) => {
                 assert!(visited.is_empty() && first.last().is_none_or(|last| last != "Eoh"))
             }
-            (Head::Whole { .. } | Head::Error(_), visited) => assert_eq!(visited, first),
+            (Head::Whole { consumed, .. }, visited) => {
+                assert_eq!(visited, first);
+                let again = reread(&bytes[..consumed]);
+                assert_eq!(again, first[..first.len() - 1], "{}", bytes.escape_ascii());
+            }
+            (Head::Error(_), visited) => assert_eq!(visited, first),
         }
     }
     items

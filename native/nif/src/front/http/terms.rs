@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use megaphone_proto::http1::{self, Item, Method, Name, Uri, known};
-use megaphone_proto::http1::{has_word, parse_head};
+use megaphone_proto::http1::{has_word, reread_head};
 use rustler::types::tuple::make_tuple;
 use rustler::{Encoder, Env, NewBinary, Term};
 
@@ -57,7 +57,7 @@ pub fn make<'e>(env: Env<'e>, request: &Request) -> Term<'e> {
         content_type: b"",
     };
     // It was found good when it came.
-    let _ = parse_head(request.head, |item| seen.see(env, &item));
+    reread_head(request.head, |item| seen.see(env, &item));
     let raw = match seen.uri {
         Uri::AbsPath(path) | Uri::Absolute { path, .. } => Some(path),
         _ => None,
