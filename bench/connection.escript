@@ -14,7 +14,7 @@
 -mode(compile).
 
 -define(CONTENT, 100).                          % bytes of a frame's content, about a stanza
--define(CHUNK, 131072).                         % bytes of one read from a link, as megaphone_receiver asks for
+-define(CHUNK, 262144).                         % bytes of one read from a link, as megaphone_receiver asks for
 -define(WINDOW, 1 bsl 20).
 
 main([Ebin | Args]) ->
@@ -158,13 +158,13 @@ per(State, Start, Now, N) ->
 frames(N, Runs) ->
     Link = link_up(?WINDOW),
     _ = open(Link, N),
-    Rounds = max(1, 400_000 div N),
-    Each = min(Rounds, 1000),
+    %% Of each connection in all the chunks: 4, and so many more that they fill some chunks.
+    Each = max(4, 4 * ?CHUNK div (N * (32 + ?CONTENT))),
     Content = binary:copy(<<"x">>, ?CONTENT),
     Ids = spread(N),
-    Chunks = chunks([frame(Id, Content) || _ <- lists:seq(1, min(4, Each)), Id <- Ids]),
-    Count = N * min(4, Each),
-    Times = max(1, Each div 4),
+    Chunks = chunks([frame(Id, Content) || _ <- lists:seq(1, Each), Id <- Ids]),
+    Count = N * Each,
+    Times = max(1, 400_000 div Count),
     {PerSecond, Cpu} = lists:unzip([run(Link, Ids, Chunks, Count, Times) || _ <- lists:seq(0, Runs)]),
     #{connections => N, per_second => PerSecond, cpu_ns => Cpu}.
 
@@ -181,14 +181,23 @@ cut(Rest) -> [binary:copy(Rest)].
 
 run(Link, Ids, Chunks, Count, Times) ->
     erlang:garbage_collect(),
+    Each = Count div length(Ids) * ?CONTENT,
+    {Time, Cpu} = lists:unzip([begin
+                                   Fed = fed(Link, Chunks),
+                                   empty(Link, Ids, Each),
+                                   Fed
+                               end || _ <- lists:seq(1, Times)]),
+    Total = Count * Times,
+    {Total / (erlang:convert_time_unit(lists:sum(Time), native, nanosecond) / 1.0e9), lists:sum(Cpu) * 1.0e6 / Total}.
+
+%% How long it took, and how many milliseconds of processor time.
+fed(Link, Chunks) ->
     {Cpu, _} = statistics(runtime),
     Start = erlang:monotonic_time(),
-    [feed(Link, Chunk, 0) || _ <- lists:seq(1, Times), Chunk <- Chunks],
+    [feed(Link, Chunk, 0) || Chunk <- Chunks],
     Time = erlang:monotonic_time() - Start,
     {CpuEnd, _} = statistics(runtime),
-    Total = Count * Times,
-    empty(Link, Ids, Total div length(Ids) * ?CONTENT),
-    {Total / (erlang:convert_time_unit(Time, native, nanosecond) / 1.0e9), (CpuEnd - Cpu) * 1.0e6 / Total}.
+    {Time, CpuEnd - Cpu}.
 
 empty(Link, Ids, Bytes) ->
     each(Link, Ids, fun(Conn) -> {ok, Data} = megaphone_nif:recv(Conn, 0), Bytes = byte_size(Data) end),

@@ -31,8 +31,10 @@
 %% Chunks of the link's socket between two looks at whether to read on. A version 1 link that
 %% must stand still takes in at most so many more.
 -define(ACTIVE, 16).
-%% Bytes of a chunk: one read carries some hundreds of small frames.
--define(CHUNK, 131072).
+%% Bytes of a chunk: one read carries some hundreds of small frames, or a few large ones. A read
+%% costs a turn of the emulator's poll set besides; more than this the emulator would map anew for
+%% each (its single blocks begin at 512 KiB).
+-define(CHUNK, 262144).
 %% A second: the unit of `idle_timeout', of lingering and of what is said once and not each time.
 -define(TICK, 1_000).
 %% How long the last words may take to be written, milliseconds.

@@ -8,7 +8,8 @@
 //! ```
 //! The two directions of the stream are [`Flow`]'s business; here is what the Erlang socket sees.
 //! Lock order: a connection's state, then the link's table or owners. Nothing locks the other way
-//! round.
+//! round. A link's feed locks several connections at once; nobody else may wait for one while it
+//! holds another.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -214,10 +215,7 @@ pub struct Held<'c, 'e> {
 
 impl Drop for Held<'_, '_> {
     fn drop(&mut self) {
-        // Bytes that have just arrived are counted once they have been offered to who wants them.
-        if !self.inbox.arrived {
-            self.count_held();
-        }
+        self.count_held();
     }
 }
 

@@ -6,11 +6,13 @@ use megaphone_proto::conn::ConnError;
 use megaphone_proto::control::Control;
 use megaphone_proto::http1::{Item, Step};
 use megaphone_proto::packet::{self, Found, Mode};
-use rustler::{Atom, Encoder, NewBinary, Term};
+use rustler::{Atom, Binary, Encoder, Env, NewBinary, Term};
 
 use crate::atoms;
 use crate::conn::{Held, State, token};
+use crate::foreign;
 use crate::front::Front;
+use crate::gather::Parts;
 use crate::http_terms::{self, Strings};
 use crate::limits;
 use crate::options::Active;
@@ -21,6 +23,16 @@ use crate::socket::{Reader, Want};
 const SERVE_MAX: usize = 64;
 /// Longest `recv`, as in inet (`TCP_MAX_PACKET_SIZE`), and longest `{packet, N}`.
 pub const RECV_MAX: u32 = 64 << 20;
+
+/// A packet is a part of the chunk that it came in, and not a copy, where it is at least one part in
+/// so many of it: who keeps it keeps the chunk, which is then so many times as large at most.
+const SHARED_PART: usize = 4;
+/// Bytes below which a copy costs no more than to refer to the chunk.
+const SHARED_MIN: usize = 1024;
+
+/// Bytes of a buffer that a reader gets as it is, if it takes all of it. To make a binary of it costs
+/// about as much as to copy 4 KiB, and no buffer is larger than twice its content and a little.
+const WHOLE_MIN: usize = 8 << 10;
 
 /// What became of a `recv`.
 pub enum Got<'e> {
@@ -43,27 +55,46 @@ pub enum Taken<'e> {
 }
 
 impl<'e> Held<'_, 'e> {
-    /// Bytes from the far side. `true`: the first since the last [`Held::serve_arrived`], which
-    /// must be called once the rest has arrived too.
-    pub fn arrive(&mut self, bytes: &[u8]) -> Result<bool, ConnError> {
-        // Content is at most `max_content` long, a u32.
-        self.flow.receive(bytes.len() as u32)?;
+    /// Bytes from the far side, `length` of them in `parts` of a chunk. Hands out what somebody
+    /// waits for.
+    pub fn arrive(
+        &mut self,
+        chunk: Binary<'e>,
+        parts: Parts,
+        length: u32,
+    ) -> Result<(), ConnError> {
+        self.flow.receive(length)?;
         if !self.is_open() {
-            return Ok(false);
+            return Ok(());
         }
         if self.socket.deaf {
-            self.release(bytes.len() as u32);
-            return Ok(false);
+            self.release(length);
+            return Ok(());
         }
-        self.inbox.held += bytes.len() as u32;
-        self.inbox.buffer.push(bytes);
-        Ok(!std::mem::replace(&mut self.inbox.arrived, true))
+        self.inbox.held += length;
+        if !self.pass(chunk, parts.clone(), length as usize) {
+            self.inbox.buffer.reserve(length as usize);
+            parts.for_each(|part| self.inbox.buffer.push(part));
+            self.pump();
+        }
+        Ok(())
     }
 
-    /// Hands out what has arrived.
-    pub fn serve_arrived(&mut self) {
-        self.inbox.arrived = false;
-        self.pump();
+    /// Hands bytes on, past an empty buffer, to who waits for just what there is; `false` where
+    /// nobody does.
+    fn pass(&mut self, chunk: Binary<'e>, parts: Parts, length: usize) -> bool {
+        if self.has_front() || !self.inbox.buffer.is_empty() {
+            return false;
+        }
+        let options = &self.socket.options;
+        let as_it_is = options.packet == Mode::Raw && !options.list && options.header == 0;
+        if !as_it_is || !matches!(self.wanted(), Some(Want::Packet(0))) {
+            return false;
+        }
+        self.count_received(length);
+        self.hand_out(passed(self.env, chunk, parts, length), false);
+        self.give_credit();
+        true
     }
 
     /// `recv`: the packet when it is there, else the caller's place among the readers.
@@ -160,8 +191,8 @@ impl<'e> Held<'_, 'e> {
         }
     }
 
-    /// One packet to whoever is next; `false` when there is nobody or nothing.
-    fn serve_one(&mut self) -> bool {
+    /// What is wanted by who is next; `None` when nobody is.
+    fn wanted(&mut self) -> Option<Want> {
         let env = self.env;
         // A reader that died must not take a packet with it.
         while self
@@ -173,19 +204,18 @@ impl<'e> Held<'_, 'e> {
             self.socket.readers.pop_front();
         }
         let reader = self.socket.readers.front().map(|reader| reader.want);
-        let want = match (reader, self.socket.options.active) {
-            (Some(want), _) => want,
-            (None, Active::False) => return false,
-            (None, _) if self.socket.handing => return false,
-            (None, _) => Want::Packet(0),
+        let active = self.socket.options.active != Active::False && !self.socket.handing;
+        reader.or(active.then_some(Want::Packet(0)))
+    }
+
+    /// One packet to whoever is next; `false` when there is nobody or nothing.
+    fn serve_one(&mut self) -> bool {
+        let Some(want) = self.wanted() else {
+            return false;
         };
         match self.take(want) {
             Taken::Packet(packet, is_http) => {
-                let reader = self.socket.get_mut().and_then(|s| s.readers.pop_front());
-                match reader {
-                    Some(reader) => self.answer(&reader.pid, reader.token, (atoms::ok(), packet)),
-                    None => self.tell_active(packet, is_http),
-                }
+                self.hand_out(packet, is_http);
                 true
             }
             Taken::Bad(reason) => {
@@ -193,13 +223,21 @@ impl<'e> Held<'_, 'e> {
                 false
             }
             Taken::More => {
-                let told = self.socket.end_told && reader.is_none();
+                let told = self.socket.end_told && self.socket.readers.is_empty();
                 if self.inbox.ended.is_some() && !told {
                     let error = self.end_error();
                     self.at_end(error);
                 }
                 false
             }
+        }
+    }
+
+    fn hand_out(&mut self, packet: Term<'e>, is_http: bool) {
+        let reader = self.socket.get_mut().and_then(|s| s.readers.pop_front());
+        match reader {
+            Some(reader) => self.answer(&reader.pid, reader.token, (atoms::ok(), packet)),
+            None => self.tell_active(packet, is_http),
         }
     }
 
@@ -275,7 +313,12 @@ impl<'e> Held<'_, 'e> {
             }
         };
         let options = &state.socket.options;
-        let term = data(env, &bytes[skip..skip + take], options.list, options.header);
+        let as_it_is = !options.list && options.header == 0 && skip == 0;
+        let whole = as_it_is && take == bytes.len() && take >= WHOLE_MIN;
+        let term = match whole {
+            true => foreign::content(env, std::mem::take(&mut state.inbox.buffer)).to_term(env),
+            false => data(env, &bytes[skip..skip + take], options.list, options.header),
+        };
         state.count_received(skip + take);
         state.inbox.buffer.consume(skip + take);
         Taken::Packet(term, false)
@@ -344,8 +387,30 @@ impl<'e> Held<'_, 'e> {
     }
 }
 
+/// Payload that came in `parts` of a chunk.
+fn passed<'e>(env: Env<'e>, chunk: Binary<'e>, mut parts: Parts, length: usize) -> Term<'e> {
+    let whole = chunk.as_slice();
+    if length >= SHARED_MIN
+        && length >= whole.len() / SHARED_PART
+        && let Some(part) = parts.clone().next()
+        && part.len() == length
+        && let Some(offset) = part.as_ptr().addr().checked_sub(whole.as_ptr().addr())
+        && let Ok(shared) = chunk.make_subbinary(offset, length)
+    {
+        return shared.to_term(env);
+    }
+    let mut packet = NewBinary::new(env, length);
+    let mut rest = packet.as_mut_slice();
+    for part in &mut parts {
+        let (head, tail) = rest.split_at_mut(part.len());
+        head.copy_from_slice(part);
+        rest = tail;
+    }
+    packet.into()
+}
+
 /// Payload as `{mode, _}` and `{header, _}` ask for it.
-fn data<'e>(env: rustler::Env<'e>, bytes: &[u8], list: bool, header: u16) -> Term<'e> {
+fn data<'e>(env: Env<'e>, bytes: &[u8], list: bool, header: u16) -> Term<'e> {
     if list {
         return bytes.encode(env);
     }

@@ -3,24 +3,27 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use megaphone_proto::conn::{ConnError, State as FlowState};
+use megaphone_proto::conn::{Conn as Flow, ConnError, State as FlowState};
 use megaphone_proto::control::{CloseReason, Control, Open};
 use megaphone_proto::error::LinkError;
 use megaphone_proto::frame::ConnectionId;
 use megaphone_proto::link::{Event, Link as Machine};
 use megaphone_proto::table::OpenError;
-use rustler::{Encoder, Env, ResourceArc, Term};
+use rustler::{Binary, Encoder, Env, ResourceArc, Term};
 
 use crate::atoms;
-use crate::conn::{Conn, hold};
+use crate::conn::{Conn, Held, hold};
 use crate::front::News;
+use crate::gather::{Gathered, Group};
 use crate::link::{LOOKUPS, Link};
 use crate::outbox::ALL_MAX;
+use crate::prefetch;
 
-/// Connections served in one call: each may wake a process, at about a microsecond.
-const SERVED_MAX: usize = 256;
 /// Events handled in one call, at some 50 to 100 ns each.
 const EVENTS_MAX: usize = 2048;
+
+/// Connections locked at a time, so that the processor waits for the buffers of all of them at once.
+const LOCKS: usize = 8;
 
 /// Of a scheduler's millisecond, so that a receiver with much to do makes way for others.
 const TIMESLICE_PERCENT: i32 = 25;
@@ -55,57 +58,33 @@ impl From<LinkError> for Fatal {
 struct Feeding<'l, 'e> {
     env: Env<'e>,
     link: &'l Arc<Link>,
+    chunk: Binary<'e>,
+    /// A connection as it begins on this link.
+    fresh: Flow,
     news: Vec<Term<'e>>,
-    /// Connections with new bytes. Served at the end, so that a process is woken once for all the
-    /// frames that a chunk has for it.
-    touched: Vec<ResourceArc<Conn>>,
-    /// Kept for its memory.
-    found: Vec<Option<ResourceArc<Conn>>>,
 }
 
-/// Content that follows each other in a chunk, whoever it is for.
-struct Batch<'a> {
-    contents: [(ConnectionId, &'a [u8]); LOOKUPS],
-    len: usize,
-}
-
-impl Default for Batch<'_> {
-    fn default() -> Self {
-        Batch {
-            contents: [(ConnectionId::CONTROL, &[]); LOOKUPS],
-            len: 0,
-        }
-    }
-}
-
-impl<'a> Batch<'a> {
-    /// Adds what is for `id`; `true`: it is full.
-    fn add(&mut self, id: ConnectionId, bytes: &'a [u8]) -> bool {
-        self.contents[self.len] = (id, bytes);
-        self.len += 1;
-        self.len == LOOKUPS
-    }
-}
-
-/// Takes in as much of `chunk` as one call may.
-pub fn feed<'e>(env: Env<'e>, link: &Arc<Link>, chunk: &[u8]) -> Fed<'e> {
+/// Takes in as much of `chunk`, from `offset` on, as one call may.
+pub fn feed<'e>(env: Env<'e>, link: &Arc<Link>, chunk: Binary<'e>, offset: usize) -> Fed<'e> {
+    let whole = chunk.as_slice().get(offset..).unwrap_or_default();
+    let mut input = whole;
+    let mut machine = link.machine();
     let mut feeding = Feeding {
         env,
         link,
+        chunk,
+        fresh: machine.new_conn(),
         news: Vec::new(),
-        touched: Vec::new(),
-        found: Vec::new(),
     };
-    let mut machine = link.machine();
-    let mut input = chunk;
-    let fatal = feeding.run(&mut machine, &mut input).err();
+    let mut gathered = Gathered::new();
+    let run = feeding.run(&mut machine, &mut input, &mut gathered);
     drop(machine);
-    for conn in std::mem::take(&mut feeding.touched) {
-        feeding.serve(&conn);
-    }
+    // Also what came before something wrong.
+    let given = feeding.settle_all(&gathered);
+    let fatal = run.and(given).and_then(|()| not_swamped(link)).err();
     feeding.news.extend(news(env, link));
     link.acknowledge(env, Machine::ack);
-    let used = chunk.len() - input.len();
+    let used = whole.len() - input.len();
     rustler::schedule::consume_timeslice(env, TIMESLICE_PERCENT);
     let received = &link.counters.received;
     received.fetch_add(used as u64, Ordering::Relaxed);
@@ -114,6 +93,16 @@ pub fn feed<'e>(env: Env<'e>, link: &Arc<Link>, chunk: &[u8]) -> Fed<'e> {
         news: feeding.news,
         fatal,
     }
+}
+
+fn not_swamped(link: &Link) -> Result<(), Fatal> {
+    if link.is_swamped() {
+        return Err(Fatal {
+            code: megaphone_proto::control::ErrorCode::Limit,
+            text: format!("more than {ALL_MAX} bytes wait for a peer that does not read"),
+        });
+    }
+    Ok(())
 }
 
 /// What the fronts of a link's connections have for its receiver.
@@ -127,109 +116,115 @@ pub fn news<'e>(env: Env<'e>, link: &Link) -> impl Iterator<Item = Term<'e>> {
 }
 
 impl<'e> Feeding<'_, 'e> {
-    fn run(&mut self, machine: &mut Machine, input: &mut &[u8]) -> Result<(), Fatal> {
-        let mut batch = Batch::default();
+    /// Gathers content, and does what else there is to be done.
+    fn run<'a>(
+        &mut self,
+        machine: &mut Machine,
+        input: &mut &'a [u8],
+        gathered: &mut Gathered<'a>,
+    ) -> Result<(), Fatal> {
         for _ in 0..EVENTS_MAX {
-            if self.touched.len() + batch.len >= SERVED_MAX {
-                self.contents(machine, &mut batch)?;
-                if self.touched.len() == SERVED_MAX {
-                    break;
-                }
+            if gathered.is_full() {
+                break;
             }
-            let event = match machine.next(input) {
-                Ok(Some(Event::Content { id, bytes })) => {
-                    if batch.add(id, bytes) {
-                        self.contents(machine, &mut batch)?;
-                    }
-                    continue;
-                }
-                event => event,
-            };
-            self.contents(machine, &mut batch)?;
-            let Some(event) = event? else {
+            let Some(event) = machine.next(input)? else {
                 break;
             };
+            // What came for a connection is given to it before it ends, or is opened once more.
+            let changed = match &event {
+                Event::Open(open) => Some(open.id),
+                Event::End { id } | Event::Close { id, .. } | Event::Reset { id, .. } => Some(*id),
+                _ => None,
+            };
+            if let Some(id) = changed {
+                self.settle(gathered, id)?;
+            }
             match event {
+                Event::Content { id, bytes } => gathered.add(id, bytes),
                 Event::End { id } => self.end(id),
                 Event::Window { id, bytes } => self.window(id, bytes)?,
-                Event::Open(open) => self.open(machine, &open),
+                Event::Open(open) => self.open(&open),
                 Event::Close { id, reason } => self.ended(id, |held| held.peer_closed(reason)),
                 Event::Reset { id, reason } => self.ended(id, |held| held.peer_reset(reason)),
                 other => self.about_the_link(other)?,
             }
         }
-        self.contents(machine, &mut batch)?;
-        if self.link.is_swamped() {
-            return Err(Fatal {
-                code: megaphone_proto::control::ErrorCode::Limit,
-                text: format!("more than {ALL_MAX} bytes wait for a peer that does not read"),
-            });
+        Ok(())
+    }
+
+    /// Gives each connection what has come for it. With very many of them nearly each step is a
+    /// wait for memory, so each step is done for several of them before the next.
+    fn settle_all(&mut self, gathered: &Gathered) -> Result<(), Fatal> {
+        let mut found = Vec::new();
+        for groups in gathered.groups().chunks(LOOKUPS) {
+            found.clear();
+            self.link
+                .get_all(groups.iter().map(|group| group.id), &mut found);
+            for (groups, found) in groups.chunks(LOCKS).zip(found.chunks_mut(LOCKS)) {
+                self.settle_some(gathered, groups, found)?;
+            }
         }
         Ok(())
     }
 
-    /// Hands out what a connection got in this chunk; what nobody takes is held, while it may be.
-    fn serve(&mut self, conn: &ResourceArc<Conn>) {
-        let mut held = hold(conn, self.env);
-        held.serve_arrived();
-        if held.holds_too_much() {
-            held.abort(CloseReason::Overload);
-            drop(held);
-            self.blame(conn.id, "too much is held for connections (max_buffered)");
+    /// The same for a few, all of them different.
+    fn settle_some(
+        &mut self,
+        gathered: &Gathered,
+        groups: &[Group],
+        found: &mut [Option<ResourceArc<Conn>>],
+    ) -> Result<(), Fatal> {
+        let env = self.env;
+        for (group, conn) in groups.iter().zip(&mut *found) {
+            match group.is_empty() {
+                true => *conn = None,
+                false if conn.is_none() => *conn = self.first_of_v1(group.id),
+                false => {}
+            }
         }
+        let mut locked: [Option<Held>; LOCKS] = std::array::from_fn(|at| {
+            let held = hold(found.get(at)?.as_ref()?, env);
+            prefetch::line(held.inbox.buffer.block());
+            Some(held)
+        });
+        for held in locked.iter().flatten() {
+            prefetch::line(held.inbox.buffer.end());
+        }
+        for (group, held) in groups.iter().zip(&mut locked) {
+            self.content(gathered, group, held.take())?;
+        }
+        Ok(())
     }
 
-    /// Gives connections what has come for them. They are looked up together: with very many of
-    /// them nearly each is a wait for memory.
-    fn contents(&mut self, machine: &Machine, batch: &mut Batch) -> Result<(), Fatal> {
-        let contents = &batch.contents[..std::mem::take(&mut batch.len)];
-        if let [(id, bytes)] = *contents {
-            let conn = self.link.get(id);
-            return self.content(machine, id, conn, bytes);
+    /// The same for one of them, before all others.
+    fn settle(&mut self, gathered: &mut Gathered, id: ConnectionId) -> Result<(), Fatal> {
+        match gathered.take(id) {
+            Some(group) => self.settle_some(gathered, &[group], &mut [self.link.get(id)]),
+            None => Ok(()),
         }
-        let mut found = std::mem::take(&mut self.found);
-        self.link
-            .get_all(contents.iter().map(|(id, _)| *id), &mut found);
-        for (conn, (id, bytes)) in found.drain(..).zip(contents) {
-            self.content(machine, *id, conn, bytes)?;
-        }
-        self.found = found;
-        Ok(())
     }
 
     fn content(
         &mut self,
-        machine: &Machine,
-        id: ConnectionId,
-        found: Option<ResourceArc<Conn>>,
-        bytes: &[u8],
+        gathered: &Gathered,
+        group: &Group,
+        held: Option<Held<'_, 'e>>,
     ) -> Result<(), Fatal> {
-        // One before it may have opened a connection of version 1.
-        let conn = match found.or_else(|| self.link.get(id)) {
-            Some(conn) => conn,
-            None => match self.first_of_v1(machine, id) {
-                Some(conn) => conn,
-                None => {
-                    self.link.counters.lose_content(id);
-                    return Ok(());
-                }
-            },
-        };
-        let mut held = hold(&conn, self.env);
-        held.heard = self.link.now();
-        if held.flow.state() == FlowState::Closed {
-            // Since it was looked up: one before it was the reason.
-            self.link.counters.lose_content(id);
+        let (id, parts) = (group.id, gathered.parts(group));
+        // One that is closed was open when it was looked up.
+        let held = held.filter(|held| held.flow.state() != FlowState::Closed);
+        let Some(mut held) = held else {
+            parts.for_each(|_| self.link.counters.lose_content(id));
             return Ok(());
-        }
-        match held.arrive(bytes) {
-            Ok(first) => {
-                drop(held);
-                if first {
-                    self.touched.push(conn);
-                }
+        };
+        held.heard = self.link.now();
+        match held.arrive(self.chunk, parts, group.bytes) {
+            Ok(()) if held.holds_too_much() => {
+                held.abort(CloseReason::Overload);
+                self.blame(id, "too much is held for connections (max_buffered)");
                 Ok(())
             }
+            Ok(()) => Ok(()),
             Err(ConnError::Credit(error)) => Err(LinkError::Credit { id, error }.into()),
             Err(error @ ConnError::AfterEnd) => {
                 held.abort(CloseReason::ProtocolError);
@@ -240,18 +235,18 @@ impl<'e> Feeding<'_, 'e> {
     }
 
     /// In version 1 the first content of an unknown id opens it.
-    fn first_of_v1(&mut self, machine: &Machine, id: ConnectionId) -> Option<ResourceArc<Conn>> {
-        if machine.version() != 1 || self.link.table().is_buried(id) {
+    fn first_of_v1(&mut self, id: ConnectionId) -> Option<ResourceArc<Conn>> {
+        if self.link.version() != 1 || self.link.table().is_buried(id) {
             return None;
         }
-        let conn = self.enter(machine, id, self.link.settings.addresses)?;
+        let conn = self.enter(id, self.link.settings.addresses)?;
         self.link.watch_idle(id);
         self.tell((atoms::open(), &conn, atoms::undefined(), id.get()));
         Some(conn)
     }
 
-    fn open(&mut self, machine: &Machine, open: &Open) {
-        if let Some(conn) = self.enter(machine, open.id, (open.peer, open.local)) {
+    fn open(&mut self, open: &Open) {
+        if let Some(conn) = self.enter(open.id, (open.peer, open.local)) {
             let service = open.service.as_str();
             self.tell((atoms::open(), &conn, service, open.id.get()));
         }
@@ -259,15 +254,14 @@ impl<'e> Feeding<'_, 'e> {
 
     fn enter(
         &mut self,
-        machine: &Machine,
         id: ConnectionId,
         addresses: (std::net::SocketAddr, std::net::SocketAddr),
     ) -> Option<ResourceArc<Conn>> {
         let may = self.link.table().may_open(id);
         let refusal = match may {
             Ok(()) => {
-                let flow = machine.new_conn();
-                let conn = ResourceArc::new(Conn::new(id, self.link.clone(), addresses, flow));
+                let new = Conn::new(id, self.link.clone(), addresses, self.fresh);
+                let conn = ResourceArc::new(new);
                 self.link.counters.opened.fetch_add(1, Ordering::Relaxed);
                 // Only this call opens, so what may_open said still holds.
                 let _ = self.link.table().open(id, conn.clone());
@@ -329,7 +323,7 @@ impl<'e> Feeding<'_, 'e> {
         }
     }
 
-    fn ended(&mut self, id: ConnectionId, end: impl FnOnce(&mut crate::conn::Held)) {
+    fn ended(&mut self, id: ConnectionId, end: impl FnOnce(&mut Held)) {
         match self.link.get(id) {
             Some(conn) => end(&mut hold(&conn, self.env)),
             // Closes cross ours as well; one for an id that was never open does no harm.

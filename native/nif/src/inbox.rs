@@ -13,8 +13,6 @@ pub struct Inbox {
     pub held: u32,
     /// The far side sends nothing more, for this reason.
     pub ended: Option<CloseReason>,
-    /// Whether bytes arrived that were not looked at yet.
-    pub arrived: bool,
     /// Whether the connection waits in its link's list to be served again.
     pub deferred: bool,
 }

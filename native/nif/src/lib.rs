@@ -12,6 +12,7 @@ mod ends;
 mod feed;
 mod foreign;
 mod front;
+mod gather;
 mod http_terms;
 mod inbox;
 mod info;

@@ -256,10 +256,13 @@ impl Link {
     /// The same of many at once: what has to come from memory for them is waited for once.
     pub fn get_all(
         &self,
-        ids: impl Iterator<Item = ConnectionId>,
+        ids: impl Iterator<Item = ConnectionId> + Clone,
         found: &mut Vec<Option<ResourceArc<Conn>>>,
     ) {
         let table = self.table();
+        for place in ids.clone().filter_map(|id| table.place(&id)) {
+            prefetch::line(place);
+        }
         let mut there = [None; LOOKUPS];
         let mut number = 0;
         for (slot, id) in there.iter_mut().zip(ids) {

@@ -13,9 +13,10 @@ pub fn resource<T>(object: *const T) {
     }
 }
 
+/// Asks for what is at `at`.
 #[inline]
 #[cfg(target_arch = "x86_64")]
-fn line(at: *const u8) {
+pub fn line<T>(at: *const T) {
     use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
     // SAFETY: a hint, of any address, that never faults; SSE is part of every x86_64.
     #[allow(unsafe_code)]
@@ -24,6 +25,7 @@ fn line(at: *const u8) {
     }
 }
 
+/// Asks for nothing: the hint is known for one processor only.
 #[inline]
 #[cfg(not(target_arch = "x86_64"))]
-fn line(_at: *const u8) {}
+pub fn line<T>(_at: *const T) {}

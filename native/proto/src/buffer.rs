@@ -17,6 +17,9 @@ use std::ptr::NonNull;
 
 use crate::limits::BUFFER_SLACK;
 
+/// Bytes that are still doubled where more room is needed.
+const SMALL: usize = 1024;
+
 /// What stands before the bytes. `start <= end <= capacity`, and the bytes to `end` are written.
 #[derive(Clone, Copy)]
 struct Head {
@@ -76,14 +79,35 @@ impl Buffer {
         self.head().capacity as usize
     }
 
+    /// Where its memory begins, to ask for it ahead.
+    #[inline]
+    pub fn block(&self) -> *const u8 {
+        self.0
+            .map_or(std::ptr::null(), |block| block.as_ptr().cast())
+    }
+
+    /// Where the next byte goes, to ask for that memory ahead.
+    #[inline]
+    pub fn end(&self) -> *const u8 {
+        let end = self.head().end as usize;
+        self.0
+            .map_or(std::ptr::null(), |block| bytes_of(block).wrapping_add(end))
+    }
+
     /// Adds bytes behind the content.
     #[inline]
     pub fn push(&mut self, bytes: &[u8]) {
-        let head = self.head();
-        if bytes.len() > (head.capacity - head.end) as usize {
-            self.make_room(bytes.len());
-        }
+        self.reserve(bytes.len());
         self.append(bytes);
+    }
+
+    /// Makes room for `more` bytes, which the caller is about to push.
+    #[inline]
+    pub fn reserve(&mut self, more: usize) {
+        let head = self.head();
+        if more > (head.capacity - head.end) as usize {
+            self.make_room(more);
+        }
     }
 
     /// Puts bytes before the content, as `gen_tcp:unrecv/2` does. O(content) unless they were read
@@ -131,8 +155,9 @@ impl Buffer {
 
     /// Makes space for `more` bytes: by moving the content to the front when at least as much was
     /// consumed as is to be moved, else by an allocation half as large again as it needs to be, so
-    /// that many small pushes stay linear. A first push gets exactly what it asks for, because it
-    /// is often the only one.
+    /// that many small pushes stay linear; twice as large while that is little, for the memory of
+    /// very many buffers is in no cache. A first push gets exactly what it asks for, because it is
+    /// often the only one.
     fn make_room(&mut self, more: usize) {
         let len = self.len();
         let needed = len + more;
@@ -153,7 +178,10 @@ impl Buffer {
                 ..head
             });
         } else {
-            let spare = if len == 0 { 0 } else { needed / 2 };
+            let spare = match len {
+                0 => 0,
+                _ => (needed / 2).max(needed.min(SMALL)),
+            };
             self.move_to(needed + spare);
         }
     }
@@ -312,6 +340,17 @@ mod tests {
         buffer.consume(65_535);
         assert_eq!(buffer.as_slice(), [7]);
         assert_eq!(buffer.allocated(), 1);
+    }
+
+    #[test]
+    fn room_is_made_once_for_many_pushes() {
+        let mut buffer = Buffer::new();
+        buffer.reserve(500);
+        assert_eq!(buffer.allocated(), 500);
+        let block = buffer.block();
+        (0..5).for_each(|_| buffer.push(&[7; 100]));
+        assert_eq!((buffer.allocated(), buffer.block()), (500, block));
+        assert_eq!(buffer.end().addr() - buffer.as_slice().as_ptr().addr(), 500);
     }
 
     #[test]

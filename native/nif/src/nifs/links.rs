@@ -101,9 +101,11 @@ fn link_rewind(env: Env<'_>, link: LinkArg, received: u64) -> Term<'_> {
 }
 
 #[rustler::nif]
-fn feed<'a>(env: Env<'a>, link: LinkArg, chunk: Binary, offset: usize) -> NifResult<Term<'a>> {
-    let input = chunk.as_slice().get(offset..).ok_or(Error::BadArg)?;
-    let Fed { used, news, fatal } = feed_link(env, &link, input);
+fn feed<'a>(env: Env<'a>, link: LinkArg, chunk: Binary<'a>, offset: usize) -> NifResult<Term<'a>> {
+    if offset > chunk.len() {
+        return Err(Error::BadArg);
+    }
+    let Fed { used, news, fatal } = feed_link(env, &link, chunk, offset);
     let at = offset + used;
     Ok(match fatal {
         Some(fatal) => {
