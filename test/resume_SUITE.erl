@@ -83,15 +83,15 @@ goes_on_while_the_old_transport_lives(Config) ->
     {#{sock := Old} = Link0, S} = open(dial(L)),
     Link = write(redial(Link0), link_peer:frame(7, <<"abc">>)),
     {ok, <<"abc">>} = gen_tcp:recv(S, 3, ?TIMEOUT),
-    ok = ended(Old),
+    ok = until_ended(Old),
     ok = gen_tcp:send(S, <<"def">>),
     {_, <<"def">>} = content(Link, 3),
     logged(Config, "its peer dials again; parked with 1 connection").
 
 %% Where more than a second has passed there is an acknowledgement before that.
-ended(Old) ->
+until_ended(Old) ->
     case gen_tcp:recv(Old, 0, ?TIMEOUT) of
-        {ok, _} -> ended(Old);
+        {ok, _} -> until_ended(Old);
         {error, Reason} when Reason =/= timeout -> ok
     end.
 
