@@ -35,7 +35,10 @@ whole_links(Config) ->
     Report = flight(#{seed => ?SEED, clients => 500, seconds => 5, cuts => 0}, Config),
     ?assertEqual(0, canary:figure(cuts, Report)).
 
-broken_links(Config) -> broken(#{seed => ?SEED, clients => 1500, seconds => 20, cuts => 30}, Config).
+broken_links(Config) ->
+    Report = broken(#{seed => ?SEED, clients => 1500, seconds => 20, cuts => 30}, Config),
+    %% Of fewer faults with a seed of their own all may be cuts.
+    ?assert(canary:figure(freezes, Report) > 0).
 
 %% Another seed each time: printed, so that it can be run again (megaphone-canary --seed).
 broken_links_anew(Config) ->
@@ -46,7 +49,7 @@ several_broken_nodes(Config) ->
     broken(#{seed => fresh(), clients => 1000, seconds => 10, cuts => 15, nodes => 2, links => 2}, Config).
 
 secret_and_tls(Config) ->
-    broken(#{seed => fresh(), clients => 300, seconds => 8, cuts => 12, tls => true}, Config).
+    broken(#{seed => fresh(), clients => 300, seconds => 8, cuts => 20, tls => true}, Config).
 
 %% Rounds, each with a seed of its own: SEED, SEED + 1, ... (scripts/soak)
 soak(Config) ->
@@ -77,7 +80,6 @@ shape(3) -> #{clients => 1000, links => 2, tls => true}.
 broken(Options, Config) ->
     Report = #{log := Log} = flight(Options, Config),
     ?assert(canary:figure(cuts, Report) > 0),
-    ?assert(canary:figure(freezes, Report) > 0),
     %% It was not the proxy's kindness.
     ?assertNotEqual([], e2e_log:grep(Log, "link \\d+ resumed")),
     ?assertEqual([], e2e_log:grep(Log, "link \\d+ lost")),
