@@ -113,11 +113,11 @@ starts(Count) ->
                 receive {began, At} -> At - Began end
             end || _ <- lists:seq(1, Count)]).
 
-%% The handler has been called; the answer is not there yet, maybe.
+%% The handler has been called; the answer is not there yet, maybe, and a window may be before it.
 answered(Link) ->
     case megaphone_nif:drain(Link) of
         empty -> erlang:yield(), answered(Link);
-        _ -> ok
+        Bytes -> binary:match(iolist_to_binary(Bytes), <<"HTTP/1.1 200">>) =/= nomatch orelse answered(Link)
     end.
 
 grant(Link) ->
