@@ -8,7 +8,7 @@
 %% links
 -export([handshake_new/1, handshake/2, handshake_answer/4]).
 -export([link_new/2, link_sender/2, link_resumable/1, link_may_rewind/2, link_rewind/2, feed/3,
-         drain/1, ready/1, tick/3, link_error/3, goaway/4, ping/2, end_of_input/1, end_some/2, link_info/1, connections/1,
+         drain/1, ready/1, tick/2, link_error/3, goaway/4, ping/2, end_of_input/1, end_some/2, link_info/1, connections/1,
          lookup/2, set_max_buffered/1, memory/0]).
 %% connections
 -export([recv/2, recv_item/1, cancel_recv/2, unrecv/2, send/2, send_large/2, send_raw/2, send_timed_out/2,
@@ -174,11 +174,12 @@ drain(_Link) -> not_loaded().
 -spec ready(link()) -> {more | done, [news()]}.
 ready(_Link) -> not_loaded().
 
--spec tick(link(), Seconds :: non_neg_integer(), Parked :: boolean()) ->
+%% @doc A second has passed since the last time: what is due is done, and the link's counts are told.
+-spec tick(link(), Parked :: boolean()) ->
           {Lost :: non_neg_integer(), LastId :: non_neg_integer(),
            UnknownVerbs :: non_neg_integer(), BytesReceived :: non_neg_integer(),
            Swamped :: boolean(), Overflowed :: boolean()}.
-tick(_Link, _Seconds, _Parked) -> not_loaded().
+tick(_Link, _Parked) -> not_loaded().
 
 -spec ping(link(), Word :: binary()) -> ok.
 ping(_Link, _Word) -> not_loaded().

@@ -347,10 +347,8 @@ open(Conn, Name, Id, #state{options = #{services := Services}} = State) ->
 %%% time
 
 tick(#state{link = Link, parked = Parked, lost = Lost0, unknown = Unknown0} = State) ->
-    Now = erlang:monotonic_time(second) - erlang:convert_time_unit(
-                                            erlang:system_info(start_time), native, second),
     {Lost, Last, Unknown, Received, Swamped, Overflowed} =
-        megaphone_nif:tick(Link, Now, Parked =/= undefined),
+        megaphone_nif:tick(Link, Parked =/= undefined),
     _ = Lost > Lost0 andalso
         info("dropped the content of ~b frame(s) for connections that are not open, the last one "
              "for connection ~20..0b", [Lost - Lost0, Last], State),

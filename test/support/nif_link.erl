@@ -73,18 +73,9 @@ ready(#link{ref = Link} = L) ->
 %% So many seconds pass.
 tick(#link{ref = Link} = L, Seconds) ->
     lists:append([begin
-                      Now = next_second(Link),
-                      _ = megaphone_nif:tick(Link, Now, false),
+                      _ = megaphone_nif:tick(Link, false),
                       ready(L)
                   end || _ <- lists:seq(1, Seconds)]).
-
-next_second(Link) ->
-    Now = case get({second, Link}) of
-              undefined -> 1;
-              Last -> Last + 1
-          end,
-    put({second, Link}, Now),
-    Now.
 
 %% What was sent to a client since it was last asked for; with an `eof' behind it where the
 %% connection was closed, a `reset' where it was broken off.

@@ -27,9 +27,6 @@ use crate::sync::lock;
 /// parked link is waited for, by default, and as the ECM's own `close_timeout`.
 const LINGER_MAX: u32 = 30;
 
-/// Seconds that a tick counts for, at most: they come each second, unless something stood still.
-const TICK_MAX: u32 = 2;
-
 /// Connections looked up in one go, at most; a processor waits for some ten lines of memory at once.
 pub const LOOKUPS: usize = 32;
 
@@ -213,12 +210,12 @@ impl Link {
         self.settings.window
     }
 
-    /// Coarse seconds, set by `tick`.
+    /// Seconds since it began, as [`Link::tick`] counts them.
     pub fn now(&self) -> u32 {
         self.clock.load(Ordering::Relaxed)
     }
 
-    /// Seconds in which the link was up, set by `tick`: the time of [`Link::watch`].
+    /// Those of them in which the link was up: the time of [`Link::watch`].
     pub fn awake(&self) -> u32 {
         self.awake.load(Ordering::Relaxed)
     }
@@ -442,14 +439,14 @@ impl Link {
         }
     }
 
-    /// Time passes: `now` in seconds of any clock that does not jump.
-    pub fn tick(&self, env: Env, now: u32, parked: bool) {
-        let before = self.clock.swap(now, Ordering::Relaxed);
+    /// At least a second has passed since the last time, and counts for one: what begins between
+    /// two of these is so never over too early. A receiver that came late has read nothing
+    /// meanwhile either.
+    pub fn tick(&self, env: Env, parked: bool) {
+        self.clock.fetch_add(1, Ordering::Relaxed);
         self.sweep_lingering(env);
         if !parked {
-            // A receiver that came late has read nothing meanwhile either.
-            let passed = now.saturating_sub(before).min(TICK_MAX);
-            self.awake.fetch_add(passed, Ordering::Relaxed);
+            self.awake.fetch_add(1, Ordering::Relaxed);
             self.sweep_watched(env);
             self.sweep_idle(env);
             self.acknowledge(env, Machine::ack_tick);

@@ -152,8 +152,8 @@ fn ready(env: Env<'_>, link: LinkArg) -> Term<'_> {
 }
 
 #[rustler::nif(schedule = "DirtyCpu")]
-fn tick(env: Env<'_>, link: LinkArg, now: u32, parked: bool) -> Term<'_> {
-    link.tick(env, now, parked);
+fn tick(env: Env<'_>, link: LinkArg, parked: bool) -> Term<'_> {
+    link.tick(env, parked);
     let counters = &link.counters;
     let lost = counters.lost.load(Ordering::Relaxed);
     let last = counters.last_lost.load(Ordering::Relaxed);
