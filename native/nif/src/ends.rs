@@ -16,19 +16,19 @@ impl<'e> Held<'_, 'e> {
             return;
         }
         self.close_socket();
-        if self.flow.state() == FlowState::Closed {
-            self.fail_senders();
-            self.phase = Phase::Closed(reason);
-            return;
-        }
         let unsent = self.pending.as_ref().is_some_and(|p| p.bytes() > 0);
         match self.this() {
+            _ if self.flow.state() == FlowState::Closed => {
+                self.fail_senders();
+                self.phase = Phase::Closed(reason);
+            }
             Some(this) if unsent => {
                 self.phase = Phase::Lingering(reason);
                 self.conn.link.linger(this);
             }
             _ => self.leave(reason),
         }
+        self.tell_closed();
     }
 
     /// The owner closes the socket, or has died.
@@ -162,16 +162,22 @@ impl<'e> Held<'_, 'e> {
     fn close_socket(&mut self) {
         self.front_closed();
         self.drop_unread();
-        self.fail_readers(atoms::closed());
-        let watchers = self.socket.get_mut().map(|socket| {
+        if let Some(socket) = self.socket.get_mut() {
             socket.options.active = Active::False;
-            std::mem::take(&mut socket.watchers)
-        });
-        for (pid, token) in watchers.unwrap_or_default() {
-            self.answer(&pid, token, atoms::closed());
         }
         self.drop_owner();
         self.unchoke();
+    }
+
+    /// Lets those know who wait for data or for the end. They may look the id up at once, on
+    /// another scheduler: it is gone before they hear of it.
+    fn tell_closed(&mut self) {
+        self.fail_readers(atoms::closed());
+        let socket = self.socket.get_mut();
+        let watchers = socket.map(|socket| std::mem::take(&mut socket.watchers));
+        for (pid, token) in watchers.unwrap_or_default() {
+            self.answer(&pid, token, atoms::closed());
+        }
     }
 
     /// The last word to the far side, and the end of the socket.
