@@ -110,7 +110,7 @@ log_line(Config) ->
     Peer = listen(#{opts => options(own)}),
     ok = link_peer:open(Peer, 77, <<"s">>),
     {Pid, _, _} = started(),
-    {info, Line} = logged(Config, "Accepted connection"),
+    {info, Line} = logged(Config, "Accepted connection .*0077 for s"),
     ?assertEqual(iolist_to_binary(
                    io_lib:format("(~p) Accepted connection 192.0.2.7:40000 -> 198.51.100.1:5280 "
                                  "(megaphone 00000000000000000077 for s)", [Pid])), Line).

@@ -230,7 +230,7 @@ remove_waiter(Config) ->
     {Peer, Id, _} = connection(Config),
     ?assertEqual({error, timeout}, megaphone:recv(Id, 3, 1)),
     ?assertMatch({ok, #{waiting := 0}}, megaphone:info(Id)),
-    First = in_process(fun() -> megaphone:recv(Id, 3, 30) end),
+    First = in_process(fun() -> megaphone:recv(Id, 3, 1000) end),
     Second = waiting(Id, fun() -> megaphone:recv(Id, 3) end, 2),
     ?assertEqual({error, timeout}, result(First)),
     ?assertMatch({ok, #{waiting := 1}}, megaphone:info(Id)),
@@ -397,7 +397,7 @@ memory(Config) ->
     ?assert(Held >= 200 * 10_000, Held),
     ?assert(Held < 200 * (10_000 + 16_384), Held),
     %% The room for them in the link's table stays: 256 parts, some entries each.
-    until(fun() -> abs(megaphone:memory() - Line) < 256 * 256 end).
+    poll:until(fun() -> abs(megaphone:memory() - Line) < 256 * 256 end).
 
 %% Bytes that the NIF holds while so many connections have so many bytes each that nobody has
 %% read. They end before this returns, and nobody has their sockets any more.
@@ -412,7 +412,7 @@ held_by_connections(Connections, Bytes, Config) ->
                              ok = link_peer:send(Peer, Id, binary:copy(<<"x">>, Bytes)),
                              Id
                          end || _ <- lists:seq(1, Connections)],
-                  _ = [until(fun() -> {ok, #{queued := Queued}} = megaphone:info(Id), Queued =:= Bytes end)
+                  _ = [poll:until(fun() -> {ok, #{queued := Queued}} = megaphone:info(Id), Queued end, Bytes)
                        || Id <- Ids],
                   Self ! {held, self(), megaphone:memory()},
                   _ = [ok = megaphone:close(Id) || Id <- Ids],
@@ -444,7 +444,7 @@ listener_ends_with_its_owner(_Config) ->
     Pid ! stop,
     receive {'DOWN', Ref, _, _, _} -> ok end,
     ?assertEqual(closed, link_peer:link_outcome(Peer)),
-    ?assertEqual({error, closed}, gen_tcp:accept(L, 100)).
+    ?assertEqual({error, closed}, gen_tcp:accept(L, ?TIMEOUT)).
 
 format_error(_Config) ->
     [begin
@@ -474,22 +474,8 @@ waiting(Id, F, N) ->
     until_waiting(Id, N),
     Process.
 
-until(Reached) -> until(Reached, erlang:monotonic_time(millisecond) + ?TIMEOUT).
-
-until(Reached, Deadline) ->
-    case Reached() of
-        true -> ok;
-        false ->
-            ?assert(erlang:monotonic_time(millisecond) < Deadline),
-            erlang:yield(),
-            until(Reached, Deadline)
-    end.
-
 until_waiting(Id, N) ->
-    case megaphone:info(Id) of
-        {ok, #{waiting := N}} -> ok;
-        {ok, #{waiting := Fewer}} when Fewer < N -> erlang:yield(), until_waiting(Id, N)
-    end.
+    poll:until(fun() -> {ok, #{waiting := Waiting}} = megaphone:info(Id), Waiting end, N).
 
 %% What erlang:decode_packet(http, ...) makes of a head.
 decoded(Head) -> decoded(http, Head).

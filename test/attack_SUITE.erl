@@ -107,7 +107,7 @@ slow_read(Config) ->
                    Socket
                end || _ <- lists:seq(1, 20)],
     {ok, _} = e2e_ejabberd:wait_log(Node, Mark, "send_timeout", ?TIMEOUT),
-    ok = settled(connections, Before, Config),
+    ok = poll:until(fun() -> connections(Config) =< Before end),
     %% What is in buffers still comes, then the end: 15 MB were asked for.
     [begin
          {Size, Reason} = read_all(Socket, 0),
@@ -208,7 +208,7 @@ request_and_reset_storm(Config) ->
                                   end),
          gen_tcp:close(Socket)
      end || N <- lists:seq(1, 600)],
-    ok = settled(processes, Before + 30, Config),
+    ok = poll:until(fun() -> processes(Config) =< Before + 30 end),
     ?assertMatch([<<"HTTP/1.1 200", _/binary>>, open],
                  exchange(plain, [["GET /echo HTTP/1.1\r\nHost: a\r\n\r\n"]], Config)).
 
@@ -411,21 +411,6 @@ exchange(Kind, Steps, Config) -> e2e_raw:exchange(port(Kind, Config), Steps).
 stock_port(Config) -> maps:get(plain, maps:get(stock, ?config(world, Config))).
 
 port(Kind, Config) -> maps:get(Kind, maps:get(ours, ?config(world, Config))).
-
-%% There is no event for "as many as before".
-settled(What, Most, Config) -> settled(What, Most, Config, erlang:monotonic_time(millisecond) + ?TIMEOUT).
-
-settled(What, Most, Config, Deadline) ->
-    Count = case What of
-                processes -> processes(Config);
-                connections -> connections(Config)
-            end,
-    case Count =< Most of
-        true -> ok;
-        false ->
-            ?assert(erlang:monotonic_time(millisecond) < Deadline, {What, Count}),
-            receive after 100 -> settled(What, Most, Config, Deadline) end
-    end.
 
 connections(Config) ->
     lists:sum([maps:get(connections, Info)

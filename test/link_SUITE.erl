@@ -164,9 +164,11 @@ v1_reader_that_gives_up(Config) ->
     [begin
          {Peer, 7, S} = v1(Config, 7, "x"),
          {ok, <<"x">>} = gen_tcp:recv(S, 1, ?TIMEOUT),
-         Writer = in_process(fun() -> link_peer:raw(Peer, [link_peer:frame(7, binary:copy(<<"y">>, 60000))
-                                                           || _ <- lists:seq(1, 200)]) end),
-         ok = link_peer:send(Peer, 8, "next"),
+         Writer = in_process(fun() ->
+                                     Much = lists:duplicate(200, link_peer:frame(7, binary:copy(<<"y">>, 60000))),
+                                     ok = link_peer:raw(Peer, Much),
+                                     link_peer:send(Peer, 8, "next")
+                             end),
          _ = GiveUp(S),
          {ok, S8} = accept(Config),
          ?assertEqual({ok, <<"next">>}, gen_tcp:recv(S8, 4, ?TIMEOUT)),
@@ -454,11 +456,7 @@ reading_goes_on_while_writing_is_blocked(Config) ->
     ok = result(Writer).
 
 %% Until more waits for the link than the kernel takes.
-until_queued(Peer) ->
-    case link_case:counters(Peer) of
-        #{queued := Queued} when Queued > 1000000 -> ok;
-        _ -> erlang:yield(), until_queued(Peer)
-    end.
+until_queued(Peer) -> poll:until(fun() -> maps:get(queued, link_case:counters(Peer)) > 1000000 end).
 
 %% As with TCP: what a client sent before it left can still be read.
 accepted_after_its_end(Config) ->

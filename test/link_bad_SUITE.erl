@@ -83,9 +83,10 @@ bad_heads_byte_by_byte(Config) ->
     [begin
          Peer = link_case:connect(Config),
          [catch link_peer:raw(Peer, <<Byte>>) || <<Byte>> <= iolist_to_binary(Head)],
-         ?assertMatch(<<"error code=frame_error ", _/binary>>, link_peer:wait_line(Peer, "^error ")),
+         %% It is told so as well, which a reset may overtake: there are bytes that were not read.
+         _ = log_capture:wait(log(Config), [Sentence, "link is closed", address(Peer)]),
          ?assertEqual(closed, link_peer:link_outcome(Peer))
-     end || {Head, _} <- heads()],
+     end || {Head, Sentence} <- heads()],
     undisturbed(Config).
 
 %% What came before is delivered, what comes behind is not read.
@@ -419,7 +420,7 @@ many(Config, Frames) ->
                      end || Batch <- lists:seq(1, 50)]
             end,
     level(fun() -> Round(1) end, fun() -> Round(2) end),
-    ?assertMatch(#{connections := 0, queued := 0}, link_case:counters(Peer)),
+    ok = nothing_is_left(Peer),
     stop_acceptor(Config, Acceptor),
     undisturbed(Config).
 
@@ -460,7 +461,7 @@ churn_with_owners(Config) ->
                      end || Batch <- lists:seq(1, 10)]
             end,
     level(fun() -> Round(1) end, fun() -> Round(2) end),
-    ?assertMatch(#{connections := 0, queued := 0}, link_case:counters(Peer)),
+    ok = nothing_is_left(Peer),
     stop_acceptor(Config, Acceptor),
     undisturbed(Config).
 
@@ -481,6 +482,11 @@ level(First, Second) ->
     ?assert(maps:get(processes, After) =< maps:get(processes, Before) + 10, {Before, After}),
     [?assert(maps:get(What, After) =< maps:get(What, Before) + ?LEFTOVER, {What, Before, After})
      || What <- [beam, rss]].
+
+%% No connection, and nothing that is to be written.
+nothing_is_left(Peer) ->
+    poll:until(fun() -> maps:with([connections, queued], link_case:counters(Peer)) end,
+               #{connections => 0, queued => 0}).
 
 %% Processes that were told to end need a moment to.
 settled(Before) ->

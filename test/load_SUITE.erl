@@ -94,9 +94,9 @@ plain(Config) -> registered(["xmpp://", at(c2s, Config)], "PLAIN", Config).
 %% Users log in, chat, leave and come back.
 anonymous(Url, Rate, Options, Config) ->
     Report = load(Url, ["--domain", "anon.localhost", "--users", integer_to_list(?USERS),
-                        "--chatter", integer_to_list(Rate), "--for", "1s", "--churn", "5" | Options], Config),
+                        "--chatter", integer_to_list(Rate), "--for", "1s", "--churn", "10" | Options], Config),
     #{<<"chatter">> := Chatter} = all_went_well(?USERS, Rate, Report),
-    ?assertMatch(#{<<"joined">> := Joined, <<"left">> := Left} when Joined >= 2 andalso Left >= 2, Chatter).
+    ?assertMatch(#{<<"joined">> := Joined, <<"left">> := Left} when Joined >= 1 andalso Left >= 1, Chatter).
 
 registered(Url, Mechanism, Config) ->
     Report = load(Url, ["--domain", "localhost", "--users", integer_to_list(?ACCOUNTS), "--accounts", "user%",
@@ -213,11 +213,21 @@ said(Words, Text) -> ?assertMatch({_, {match, _}}, {Text, re:run(Text, Words)}).
 %% Runs it to a good end: what it reports.
 load(Url, Options, Config) ->
     Json = filename:join(?config(dir, Config), integer_to_list(erlang:unique_integer([positive])) ++ ".json"),
-    {Status, Text} = run(Url, ["--json", Json | Options], Config),
+    Run = fun() -> run(Url, ["--json", Json | Options], Config) end,
+    {Status, Text} = not_hung(Run(), Run, ?config(ports, Config) =:= ?config(stock, Config)),
     ?assertEqual({0, Text}, {Status, Text}),
     {ok, Report} = file:read_file(Json),
     %% Erlang/OTP 25 has no JSON; ejabberd brings some.
     e2e_ejabberd:call(?config(node, Config), jiffy, decode, [Report, [return_maps]]).
+
+%% ejabberd's own listener can lose a client's first frame (docs/load.md): it is asked once more.
+not_hung({1, Text} = Failed, Run, true) ->
+    case re:run(Text, "timed out: logging in") of
+        {match, _} -> Run();
+        nomatch -> Failed
+    end;
+not_hung(Done, _Run, _Stock) ->
+    Done.
 
 %% Runs it to a bad end: what it says.
 fails(Url, Options, Config) ->

@@ -74,7 +74,7 @@ idle_connections_have_no_process(Config) ->
                        {#{status := 200}, Connection} = e2e_http:get(connect(Config), "/native/x"),
                        Connection
                    end || _ <- lists:seq(1, 100)],
-    ?assertEqual(0, inside(e2e_native_handler, processes, [], Config)),
+    ok = inside(poll, until, [fun e2e_native_handler:processes/0, 0], Config),
     ?assert(inside(erlang, system_info, [process_count], Config) < Before + 20),
     %% A request has one of its own.
     Pids = [begin
@@ -217,18 +217,18 @@ bosh_held_has_no_process(Config) ->
     Held = inside(e2e_native_handler, held, [], Config),
     Logins = [login(Config, Number) || Number <- lists:seq(1, 20)],
     Sessions = [hold(Session, Config) || Session <- Logins],
-    ok = inside(e2e_native_handler, wait_held, [Held + 20, 100], Config),
+    ok = inside(e2e_native_handler, wait_held, [Held + 20], Config),
     ?assertEqual(0, inside(e2e_native_handler, processes, [], Config)),
     [?assertMatch({true, false}, inside(e2e_native_handler, timers, [Sid], Config)) || #{sid := Sid} <- Sessions],
     [leave(Session, Config) || Session <- Sessions],
-    ok = inside(e2e_native_handler, wait_held, [Held, 100], Config).
+    ok = inside(e2e_native_handler, wait_held, [Held], Config).
 
 %% The session knows at once, and gives its client max_inactivity to come back; ejabberd_http would
 %% notice at the end of `wait`.
 bosh_client_leaves(Config) ->
     #{sid := Sid} = Session = hold(login(Config, 1), Config),
     e2e_http:close(maps:get(http, Session)),
-    until(fun() -> {false, true} =:= inside(e2e_native_handler, timers, [Sid], Config) end),
+    poll:until(fun() -> {false, true} =:= inside(e2e_native_handler, timers, [Sid], Config) end),
     %% It comes back: the session lives, and holds the next request.
     leave(hold(Session#{http := connect(Config), asked := false}, Config), Config).
 
@@ -236,7 +236,7 @@ bosh_client_leaves(Config) ->
 bosh_answer_is_kept(Config) ->
     #{sid := Sid} = Session = hold(login(Config, 1), Config),
     e2e_http:close(maps:get(http, Session)),
-    until(fun() -> {false, true} =:= inside(e2e_native_handler, timers, [Sid], Config) end),
+    poll:until(fun() -> {false, true} =:= inside(e2e_native_handler, timers, [Sid], Config) end),
     #{rid := Next} = Session,
     #{http := Http} = Repeated = e2e_bosh:listen(Session#{http := connect(Config), rid := Next - 1, asked := false}),
     {#{status := 200, body := Body}, _} = e2e_http:answer(Http),
@@ -252,9 +252,9 @@ bosh_terminate_and_reset(Config) ->
                  "' sid='", Sid, "'/>"],
          e2e_http:post(e2e_http:on(Socket), "/bosh", [], Body),
          %% The edge has to have it before the reset throws it away.
-         until(fun() -> e2e_port:unread(Socket) =:= 0 end),
+         poll:until(fun() -> e2e_port:unread(Socket) =:= 0 end),
          ok = gen_tcp:close(Socket),
-         until(fun() -> gone =:= inside(e2e_native_handler, timers, [Sid], Config) end),
+         poll:until(fun() -> gone =:= inside(e2e_native_handler, timers, [Sid], Config) end),
          e2e_http:close(Http)
      end || Number <- lists:seq(1, 5)].
 
@@ -278,7 +278,7 @@ exit_inside(Name, Config) ->
         undefined -> ok;
         Pid ->
             true = inside(erlang, exit, [Pid, kill], Config),
-            until(fun() ->
+            poll:until(fun() ->
                           New = inside(erlang, whereis, [Name], Config),
                           is_pid(New) andalso New =/= Pid
                   end)
@@ -321,15 +321,18 @@ login(Config, Number) ->
     e2e_bosh:login(connect(Config), <<"alice">>, <<"alice-pw">>, ["r", integer_to_list(Number)]).
 
 %% A request that stays held: what there is to tell (other resources' presence) has been told.
-hold(#{sid := Sid} = Session, Config) ->
-    #{http := Http} = Asked = e2e_bosh:listen(Session),
-    timer:sleep(100),
-    case inside(e2e_native_handler, timers, [Sid], Config) of
-        {true, false} ->
-            Asked;
-        _ ->
-            {#{status := 200}, Next} = e2e_http:answer(Http),
-            hold(Asked#{http := Next, asked := false}, Config)
+hold(Session, Config) -> held(e2e_bosh:listen(Session), Config).
+
+held(#{sid := Sid, http := #{socket := Socket} = Http} = Asked, Config) ->
+    case gen_tcp:recv(Socket, 0, 100) of
+        {ok, First} ->
+            {#{status := 200}, Next} = e2e_http:answer(Http#{rest := First}),
+            hold(Asked#{http := Next, asked := false}, Config);
+        {error, timeout} ->
+            case inside(e2e_native_handler, timers, [Sid], Config) of
+                {true, false} -> Asked;
+                _ -> held(Asked, Config)
+            end
     end.
 
 leave(#{http := Http, rid := Rid, sid := Sid}, Config) ->
@@ -351,14 +354,5 @@ closed(#{recv := Recv}) ->
     ?assertError({badmatch, {error, _}}, Recv()).
 
 inside(Module, Function, Args, Config) -> e2e_ejabberd:call(?config(node, Config), Module, Function, Args).
-
-until(Condition) -> until(Condition, 500).
-
-until(_Condition, 0) -> error(not_in_time);
-until(Condition, Tries) ->
-    case Condition() of
-        true -> ok;
-        false -> timer:sleep(20), until(Condition, Tries - 1)
-    end.
 
 port(Service, Config) -> maps:get(Service, ?config(edge, Config)).

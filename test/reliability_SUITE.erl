@@ -14,7 +14,7 @@
 
 -define(TIMEOUT, 30_000).
 %% Milliseconds within which a client must know that its ECM is dead: the kernel tells it.
--define(AT_ONCE, 2_000).
+-define(AT_ONCE, 10_000).
 
 suite() -> [{timetrap, {minutes, 3}}].
 
@@ -296,8 +296,9 @@ lines(Text, Pattern) ->
 
 %% ---- The network ----
 
-%% Milliseconds.
--define(SLACK, 1_000).
+%% A link is known to be dead within three heartbeats, and ejabberd's side looks once a second. The rest is
+%% for a machine that stands still for some seconds, in which nothing is held against the other end.
+-define(KNOWN, 12_000).
 
 %% A link on which nothing comes through and nothing ends.
 frozen_link(Config) ->
@@ -314,9 +315,8 @@ frozen_link(Config) ->
     AtEcm = now_ms() - Began,
     {ok, _} = e2e_ejabberd:wait_log(Node, NodeMark, "link .*parked", ?TIMEOUT),
     AtNode = now_ms() - Began,
-    %% ejabberd's side looks once a second; what this machine adds is not megaphone's.
-    ?assert(AtEcm < 3_000 + ?SLACK, AtEcm),
-    ?assert(AtNode < 3_000 + 1_000 + ?SLACK, AtNode),
+    ?assert(AtEcm < ?KNOWN, AtEcm),
+    ?assert(AtNode < ?KNOWN, AtNode),
     ok = e2e_proxy:thaw(Proxy),
     {ok, _} = e2e_ecm:wait(Ecm, EcmMark, "link 1 resumed"),
     _ = e2e_user:chat(Alice1, Bob1, <<"after">>),
@@ -336,7 +336,7 @@ stalled_connection(Config) ->
     ok = e2e_proxy:stall(Proxy),
     _ = e2e_user:chat(Alice1, Bob1, <<"is there anybody?">>),
     Took = now_ms() - Began,
-    ?assert(Took < 3_000 + 1_000 + ?SLACK, Took),
+    ?assert(Took < ?KNOWN, Took),
     {ok, _} = e2e_ecm:wait(Ecm, Mark, "link 1 resumed"),
     measured("heartbeats of 1 s: a conversation took ~b ms", [Took]),
     ok = e2e_proxy:stop(Proxy),
@@ -359,9 +359,7 @@ storm_while_ejabberd_restarts(Config) ->
     Again = start_node(#{before => {e2e_inside, count_opens, []}}, Config),
     %% Whoever finds ejabberd's accept queue full is told to come again; nobody is just dropped.
     {ok, #{took := Took, refused := Refused, cut := 0}} = e2e_storm:served(Storm, ?CLIENTS, 120_000),
-    Opens = e2e_ejabberd:call(Again, e2e_inside, opens, []),
-    ?assert(length(Opens) >= ?CLIENTS),
-    Busiest = keeps_rate(?STORM_RATE, Opens),
+    Busiest = keeps_rate(?STORM_RATE, ?CLIENTS, Again),
     ok = e2e_storm:stop(Storm),
     measured("~b clients were served within ~b ms of ejabberd's start, after ~b answers of 503; at most ~b in a second",
              [?CLIENTS, Took, Refused, Busiest]),
@@ -377,17 +375,16 @@ users_come_back_to_ejabberd_at_the_rate(Config) ->
     Users = users(Config),
     ok = e2e_ejabberd:stop(Node),
     Again = start_node(#{before => {e2e_inside, count_opens, []}}, Config),
-    ok = are_back(Users, Again, 0, "ejabberd"),
+    ok = are_back(Users, Again, "ejabberd"),
     stop([Ecm, Again, Node]).
 
 users_come_back_to_the_ecm_at_the_rate(Config) ->
     Node = start_node(#{before => {e2e_inside, count_opens, []}}, Config),
     Ecm = start_ecm(#{top => user_rate()}, Config),
     Users = users(Config),
-    Before = length(e2e_ejabberd:call(Node, e2e_inside, opens, [])),
     ok = e2e_ecm:stop(Ecm),
     Again = start_ecm(#{name => "edge-again", top => user_rate()}, Config),
-    ok = are_back(Users, Node, Before, "the ECM"),
+    ok = are_back(Users, Node, "the ECM"),
     stop([Again, Node]).
 
 user_rate() -> ["open_rate = ", integer_to_list(?USER_RATE), "\n"].
@@ -398,10 +395,9 @@ users(Config) ->
     {ok, _} = e2e_storm:served(Users, ?USERS, 60_000),
     Users.
 
-are_back(Users, Node, Before, Whose) ->
+are_back(Users, Node, Whose) ->
     {ok, #{took := Took, refused := Refused, cut := Cut}} = e2e_storm:served(Users, ?USERS, 60_000),
-    Opens = lists:nthtail(Before, e2e_ejabberd:call(Node, e2e_inside, opens, [])),
-    Busiest = keeps_rate(?USER_RATE, Opens),
+    Busiest = keeps_rate(?USER_RATE, ?USERS, Node),
     measured("~b WebSocket users were back ~b ms after ~ts had started again, after ~b answers of 503 and ~b closed "
              "connections; at most ~b in a second", [?USERS, Took, Whose, Refused, Cut, Busiest]),
     e2e_storm:stop(Users).
@@ -416,14 +412,14 @@ user(Ports) ->
 
 for_ever() -> receive after infinity -> ok end.
 
-%% The ECM counts when it opens, and this when they came: as many as the rate says, after a second's
-%% worth at once, and some more in a second that followed a slow one.
-keeps_rate(Rate, Opens) ->
-    Seconds = (lists:last(Opens) - hd(Opens)) / 1_000,
-    ?assert(length(Opens) =< Rate * (Seconds + 1) * 1.1, {length(Opens), Seconds}),
-    Busiest = busiest_second(Opens),
-    ?assert(Busiest =< 2.5 * Rate, Busiest),
-    Busiest.
+%% At no time have more come than the rate says from when the edge dialled, and a second's worth at once.
+%% They may be seen late, and in a heap where the node stood still: only "too early" is a fault.
+keeps_rate(Rate, Clients, Node) ->
+    {Dialled, Opens} = e2e_ejabberd:call(Node, e2e_inside, opens, []),
+    ?assert(length(Opens) >= Clients),
+    [?assert(Number =< Rate * ((At - Dialled) / 1_000 + 1) * 1.1, {Number, At - Dialled})
+     || {Number, At} <- lists:zip(lists:seq(1, length(Opens)), Opens)],
+    busiest_second(Opens).
 
 %% The most that came within any one second, of these milliseconds in order.
 busiest_second(Times) -> busiest_second(Times, Times, 0, 0).

@@ -42,7 +42,10 @@ goes_on_behind_any_byte(_) ->
     Text = <<"every byte of it, whichever transport it came over">>,
     {Link, _} = lists:foldl(
                   fun(Byte, {Link, N}) ->
-                          {redial(cut(write(Link, Byte), how(N))), N + 1}
+                          Next = redial(cut(write(Link, Byte), how(N))),
+                          %% A dial takes the place of one before it that is not done.
+                          ok = poll:until(fun() -> maps:get(resumes, info(Next)) end, N + 1),
+                          {Next, N + 1}
                   end, {Link0, 0}, one_by_one(link_peer:frame(7, Text))),
     ?assertEqual({ok, Text}, gen_tcp:recv(S, byte_size(Text), ?TIMEOUT)),
     ok = gen_tcp:send(S, <<"and back">>),
@@ -294,11 +297,16 @@ round_trip_time(_) ->
     L = listen([{heartbeat, 1000}]),
     {Link0, _} = open(dial(L)),
     #{rtt := undefined} = info(Link0),
-    {Link1, <<"ping ", Word/binary>>} = line(Link0, "^ping "),
-    Link = write(Link1, control(["pong ", Word])),
-    _ = wait_line(write(Link, control("ping done")), "^pong done$"),
-    #{rtt := #{last := Last, smoothed := Last, min := Last}} = info(Link),
+    #{last := Last, smoothed := Last, min := Last} = rtt(Link0, 1),
     ?assert(Last > 0).
+
+%% A second ping may have gone before the answer to the first one came: then that is not counted.
+rtt(Link, N) ->
+    Next = wait_line(write(pong(N, Link), control(["ping ", integer_to_list(N)])), ["^pong ", integer_to_list(N), "$"]),
+    case info(Next) of
+        #{rtt := undefined} -> rtt(Next, N + 1);
+        #{rtt := Rtt} -> Rtt
+    end.
 
 %% The client stalls for seconds, and the socket is closed: it gets the rest all the same.
 closed_before_the_client_had_all(_) ->

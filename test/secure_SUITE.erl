@@ -348,7 +348,7 @@ drip(_, <<>>, N) -> N.
 few_at_a_time(Config) ->
     {L, Port} = listen([{max_handshakes, 3}]),
     Silent = [stranger(Port) || _ <- [1, 2, 3]],
-    wait_until(fun() -> maps:get(now, dials(L)) =:= 3 end),
+    poll:until(fun() -> maps:get(now, dials(L)) =:= 3 end),
     More = [stranger(Port) || _ <- lists:seq(1, 20)],
     [closed = link_peer:link_outcome(Peer) || Peer <- More],
     ?assertMatch(#{busy := 20, now := 3, max_handshakes := 3}, dials(L)),
@@ -356,7 +356,7 @@ few_at_a_time(Config) ->
                                                "'max_handshakes' is 3"]),
     {warning, _} = wait(?config(log, Config), ["refused [0-9]+ more links"]),
     link_peer:stop(hd(Silent)),
-    wait_until(fun() -> maps:get(now, dials(L)) =:= 2 end),
+    poll:until(fun() -> maps:get(now, dials(L)) =:= 2 end),
     works(L, link_peer:connect(Port)).
 
 %% Each failure doubles what the next one from there waits.
@@ -394,9 +394,9 @@ fails(Port, Tcp) ->
 failures_keep_nobody_else_out(_Config) ->
     {L, Port} = listen([{secret, ?SECRET}, {max_handshakes, 8}]),
     _ = fails(Port, []),
-    wait_until(fun() -> maps:get(now, dials(L)) =:= 0 end),
+    poll:until(fun() -> maps:get(now, dials(L)) =:= 0 end),
     _Holds = stranger(Port),
-    wait_until(fun() -> maps:get(now, dials(L)) =:= 1 end),
+    poll:until(fun() -> maps:get(now, dials(L)) =:= 1 end),
     closed = link_peer:link_outcome(stranger(Port)),
     ?assertMatch(#{busy := 1}, dials(L)),
     works(L, link_peer:connect(Port, #{secret => ?SECRET, tcp => [{ip, ?ELSEWHERE}]})).
@@ -443,7 +443,7 @@ long_messages_are_refused(Config) ->
     _ = wait(?config(log, Config), [address(Frame), "length 9999999999 is over the limit"]),
     Whole = link_peer:connect(Port, #{handshake => false, tcp => [{ip, ?ELSEWHERE}]}),
     ok = link_peer:raw(Whole, [link_peer:head(32 + 60000, 0), binary:copy(<<"x">>, 4000)]),
-    wait_until(fun() -> greeters(L) =/= [] andalso heard(hd(greeters(L))) end),
+    poll:until(fun() -> greeters(L) =/= [] andalso heard(hd(greeters(L))) end),
     [Greeter] = greeters(L),
     {memory, Memory} = process_info(Greeter, memory),
     {binary, Binaries} = process_info(Greeter, binary),
@@ -483,7 +483,7 @@ looking_is_no_failure(Config) ->
     Holder = stranger(Port),
     _ = wait(?config(log, Config), ["Accepted link " ++ address(Holder)]),
     receive after 1500 -> link_peer:stop(Holder) end,
-    wait_until(fun() -> maps:get(failed, dials(L)) =:= 1 end),
+    ok = poll:until(fun() -> maps:get(failed, dials(L)) =:= 1 end),
     ?assertMatch(#{slowed := 1}, settled_dials(L)).
 
 %% ---- listeners ----
@@ -762,7 +762,7 @@ dials(L) -> maps:get(dials, megaphone_listener:info(tree(L))).
 
 %% When no dial is left.
 settled_dials(L) ->
-    wait_until(fun() -> maps:get(now, dials(L)) =:= 0 end),
+    poll:until(fun() -> maps:get(now, dials(L)) =:= 0 end),
     dials(L).
 
 links(L) ->
@@ -776,10 +776,3 @@ greeters(L) ->
     [Pid || {process, Pid} <- Monitored].
 
 %% What a process does next is no event that one could wait for.
-wait_until(Holds) -> wait_until(Holds, 2000).
-
-wait_until(Holds, Tries) when Tries > 0 ->
-    case Holds() of
-        true -> ok;
-        false -> receive after 5 -> wait_until(Holds, Tries - 1) end
-    end.

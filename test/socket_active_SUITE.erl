@@ -432,6 +432,7 @@ owner_death_ends_recv_elsewhere(Config) ->
     Owner = owner(),
     ok = gen_tcp:controlling_process(S, Owner),
     Reader = in_process(fun() -> gen_tcp:recv(S, 0, ?TIMEOUT) end),
+    ok = until_waiting(Reader),
     exit(Owner, kill),
     ?assertEqual({error, closed}, result(Reader)).
 

@@ -216,6 +216,7 @@ both_ends_half_close(Config) ->
 close_wakes_recv(Config) ->
     {_, S} = open(Config),
     Reader = in_process(fun() -> gen_tcp:recv(S, 10) end),
+    ok = until_waiting(Reader),
     ok = gen_tcp:close(S),
     ?assertEqual({error, closed}, result(Reader)).
 
@@ -236,7 +237,10 @@ close_ends_blocked_send(Config) ->
     Closer = in_process(fun() -> gen_tcp:close(S) end),
     _ = socket_pair:rest(C),
     ok = result(Closer),
-    ?assertEqual({error, closed}, result(Writer)).
+    %% A port that closes under a call can also be no port any more.
+    Ends = [{error, closed} | [{error, einval} || not socket_pair:virtual(Config)]],
+    Ended = result(Writer),
+    ?assert(lists:member(Ended, Ends), Ended).
 
 close_by_another_process(Config) ->
     {C, S} = open(Config),

@@ -277,7 +277,7 @@ close_not_answered(Config) ->
     Started = erlang:monotonic_time(millisecond),
     ok = close(Ws, 1000, <<>>),
     ?assertEqual({close, <<"timeout">>}, outcome(Ws)),
-    ok = waited(5000, 8000, Started),
+    ok = waited(5000, 20000, Started),
     over(Ws).
 
 close_twice(Config) ->
@@ -385,10 +385,10 @@ pinged(Config) ->
     Ws = start(Config, #{ping_interval => 1000}),
     wait = ask(Ws),
     ?assertEqual({?FIN + ?PING, <<>>}, read(Ws)),
-    ok = waited(1000, 6000, Started),
+    ok = waited(1000, 15000, Started),
     ?assertEqual({?FIN + ?CLOSE, <<1000:16>>}, read(Ws)),
     ?assertEqual({close, <<"timeout">>}, outcome(Ws)),
-    ok = waited(2000, 6000, Started),
+    ok = waited(2000, 15000, Started),
     over(Ws).
 
 %% Never too early, and not for ever.
@@ -411,7 +411,7 @@ timed_out(Config) ->
     wait = ask(Ws),
     ?assertEqual({?FIN + ?CLOSE, <<1000:16>>}, read(Ws)),
     ?assertEqual({close, <<"idle">>}, outcome(Ws)),
-    ok = waited(2000, 5000, Started),
+    ok = waited(2000, 15000, Started),
     over(Ws).
 
 %% Nothing is sent but what the client sends; half a message is no sign of life.

@@ -107,6 +107,9 @@ handle_info({Port, {data, {eol, Part}}}, #state{port = Port, line = Line} = Stat
     {noreply, relay([Line, Part], State)};
 handle_info({Port, {exit_status, Status}}, #state{port = Port} = State) ->
     {noreply, ended(Status, State)};
+%% It took its configuration no more, and nothing else will say so.
+handle_info({'EXIT', Port, Reason}, #state{port = Port} = State) ->
+    {noreply, ended(Reason, State)};
 handle_info(start, #state{port = undefined} = State) ->
     {noreply, start(State)};
 handle_info(_Other, State) ->                   % the 'EXIT' of a port that ended
@@ -122,7 +125,7 @@ start(#state{config = #{name := Name} = Config, starts = Starts} = State) ->
     Command = command(Config),
     try open(Command, Config) of
         {Port, Pid} ->
-            ?LOG_INFO("ECM ~ts started as process ~b: ~ts", [Name, Pid, Command]),
+            ?LOG_INFO("ECM ~ts started as process ~w: ~ts", [Name, Pid, Command]),
             State#state{port = Port, os_pid = Pid, starts = Starts + 1,
                         started = erlang:monotonic_time(millisecond)}
     catch
@@ -154,12 +157,13 @@ open(Command, #{socket := Socket} = Config) ->
     Port = open_port({spawn_executable, Command},
                      [{args, ["--port-program"]}, {line, ?LINE_MAX}, binary,
                       use_stdio, stderr_to_stdout, exit_status, hide]),
+    %% One that has ended already says so in a message of its port's.
+    _ = try port_command(Port, [<<(byte_size(Toml)):32>>, Toml])
+        catch error:badarg -> false
+        end,
     case erlang:port_info(Port, os_pid) of
-        {os_pid, Pid} ->
-            true = port_command(Port, [<<(byte_size(Toml)):32>>, Toml]),
-            {Port, Pid};
-        undefined ->
-            error(epipe)                        % gone already
+        {os_pid, Pid} -> {Port, Pid};
+        undefined -> {Port, undefined}
     end.
 
 ended(Status, #state{port = Port, config = #{name := Name}} = State) ->
@@ -181,6 +185,7 @@ again(Pause, State) ->
     State.
 
 %% As a shell shows it: 128 and the signal's number.
+status(Reason) when is_atom(Reason) -> file:format_error(Reason);
 status(Status) when Status > 128 -> io_lib:format("killed by signal ~b", [Status - 128]);
 status(?BAD_CONFIG) -> "exit status 2, its configuration is wrong";
 status(Status) -> io_lib:format("exit status ~b", [Status]).
@@ -204,6 +209,8 @@ close(Port) ->
     catch error:badarg -> true
     end.
 
+await_gone(undefined, _Deadline) ->
+    ok;
 await_gone(Pid, Deadline) ->
     Proc = filename:join("/proc", integer_to_list(Pid)),
     case filelib:is_dir(Proc) of

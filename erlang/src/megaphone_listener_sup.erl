@@ -30,14 +30,18 @@ child(Tree, Id) ->
 
 %% @doc The accept queue of each service of a listener.
 -spec services(Tree :: pid()) -> #{binary() => pid()}.
-services(Tree) ->
-    maps:from_list([{Name, Pid} || {{service, Name}, Pid, _, _}
-                                       <- supervisor:which_children(Tree)]).
+services(Tree) -> of_kind(service, Tree).
 
 %% @doc The services that the NIF serves itself.
 -spec http_services(Tree :: pid()) -> #{binary() => pid()}.
-http_services(Tree) ->
-    maps:from_list([{Name, Pid} || {{http, Name}, Pid, _, _} <- supervisor:which_children(Tree)]).
+http_services(Tree) -> of_kind(http, Tree).
+
+%% None, once the listener has ended.
+of_kind(Kind, Tree) ->
+    Children = try supervisor:which_children(Tree)
+               catch exit:_ -> []
+               end,
+    maps:from_list([{Name, Pid} || {{Child, Name}, Pid, _, _} <- Children, Child =:= Kind]).
 
 -spec init(megaphone_listener:config()) ->
           {ok, {supervisor:sup_flags(), [supervisor:child_spec()]}}.

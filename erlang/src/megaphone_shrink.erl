@@ -30,10 +30,8 @@
 %% Where p1_server and p1_fsm tell how many messages they took out of the mailbox and have not
 %% handled: there must be none, they would be lost.
 -define(QUEUED, '$internal_queue_len').
-%% How often a shape was met; a public table, {@link megaphone_trim}'s.
+%% Which processes gave the two samples of a shape; a public table, {@link megaphone_trim}'s.
 -define(SHAPES, ?MODULE).
-%% Samples of a shape that its skeleton is made of.
--define(SAMPLES, 2).
 %% Skeletons are never given back, so their number is bounded.
 -define(MAX_SHAPES, 1024).
 %% Binaries up to this size live in a process's heap, bytes.
@@ -178,12 +176,16 @@ shape(Module, State) ->
     {Module, tuple_size(State), undefined}.
 
 sample(Shape, Whole) ->
-    IsKnown = ets:info(?SHAPES, size) >= ?MAX_SHAPES
-        orelse ets:update_counter(?SHAPES, Shape, 1, {Shape, 0}) > ?SAMPLES,
-    case IsKnown of
-        true -> ok;
-        false -> megaphone_trim:sample({?MODULE, Shape}, Whole)
+    case ets:info(?SHAPES, size) < 2 * ?MAX_SHAPES andalso is_wanted(Shape, self()) of
+        true -> megaphone_trim:sample({?MODULE, Shape}, Whole);
+        false -> ok
     end.
+
+%% Two users' states have in common what all have; one user's have the user in common.
+is_wanted(Shape, Self) ->
+    ets:insert_new(?SHAPES, {{Shape, 1}, Self})
+        orelse (ets:lookup_element(?SHAPES, {Shape, 1}, 2) =/= Self
+                andalso ets:insert_new(?SHAPES, {{Shape, 2}, Self})).
 
 %% A term equal to the given one. What it has in common with the skeleton is the skeleton's, and
 %% what comes twice is once there; `Seen' has what came.

@@ -74,7 +74,10 @@ call(#{peer := Peer}, Module, Function, Args) ->
     peer:call(Peer, Module, Function, Args, ?START_TIMEOUT).
 
 -spec mark_log(ejabberd()) -> e2e_log:mark().
-mark_log(#{dir := Dir}) -> e2e_log:mark(log_file(Dir)).
+mark_log(#{dir := Dir} = Node) ->
+    %% What was said before is before the mark: the handler writes late.
+    ok = call(Node, logger_std_h, filesync, [ejabberd_log]),
+    e2e_log:mark(log_file(Dir)).
 
 wait_log(Node, Pattern, Timeout) -> wait_log(Node, 0, Pattern, Timeout).
 

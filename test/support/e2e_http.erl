@@ -26,6 +26,7 @@ on(Socket) ->
     #{send => fun(Bytes) -> ok = gen_tcp:send(Socket, Bytes) end,
       recv => fun() -> {ok, Bytes} = gen_tcp:recv(Socket, 0, ?TIMEOUT), Bytes end,
       close => fun() -> gen_tcp:close(Socket) end,
+      socket => Socket,
       rest => <<>>}.
 
 %% Over whatever these two functions send to and receive from.

@@ -23,22 +23,19 @@ kill_sender() ->
     [Sender] = [Pid || Pid <- Linked, is_pid(Pid), is_sender(Pid)],
     exit(Sender, kill).
 
-is_sender(Pid) ->
-    case process_info(Pid, current_function) of
-        {current_function, {megaphone_sender, _, _}} -> true;
-        _ -> false
-    end.
+is_sender(Pid) -> element(1, proc_lib:initial_call(Pid)) =:= megaphone_sender.
 
 %% From now on each connection that an edge opens here is noted with its time. A call of
 %% megaphone's is traced, so that nothing depends on what a log drops in a storm.
 -spec count_opens() -> ok.
 count_opens() ->
-    {module, _} = code:ensure_loaded(megaphone_service),
-    {module, _} = code:ensure_loaded(megaphone_http_request),
+    _ = [{module, _} = code:ensure_loaded(Module)
+         || Module <- [megaphone_greeter, megaphone_service, megaphone_http_request]],
     Caller = self(),
     Pid = spawn(fun() ->
                         true = register(?MODULE, self()),
                         _ = erlang:trace(all, true, [call, monotonic_timestamp]),
+                        1 = erlang:trace_pattern({megaphone_greeter, start, 3}, true, [local]),
                         1 = erlang:trace_pattern({megaphone_service, offer, 2}, true, [local]),
                         1 = erlang:trace_pattern({megaphone_http_request, adopt, 4}, true, [local]),
                         Caller ! {self(), ready},
@@ -48,19 +45,22 @@ count_opens() ->
 
 count(Times) ->
     receive
-        {trace_ts, _, call, {_, _, _}, Time} ->
-            count([erlang:convert_time_unit(Time, native, millisecond) | Times]);
+        {trace_ts, _, call, {Module, _, _}, Time} ->
+            count([{erlang:convert_time_unit(Time, native, millisecond), Module} | Times]);
         {opens, From, Ref} ->
-            From ! {Ref, lists:reverse(Times)},
+            From ! {Ref, lists:sort(Times)},
             count(Times)
     end.
 
-%% When each was opened, in milliseconds of the node's monotonic clock, in order.
--spec opens() -> [integer()].
+%% When an edge dialled last, before it can have opened any, and when each was opened since then, in
+%% order: milliseconds of the node's monotonic clock.
+-spec opens() -> {Dialled :: integer(), [integer()]}.
 opens() ->
     Ref = make_ref(),
     ?MODULE ! {opens, self(), Ref},
-    receive {Ref, Times} -> Times end.
+    Times = receive {Ref, Noted} -> Noted end,
+    Dialled = lists:max([Time || {Time, megaphone_greeter} <- Times]),
+    {Dialled, [Time || {Time, Module} <- Times, Module =/= megaphone_greeter, Time >= Dialled]}.
 
 %% The processes of users' sessions: what they are, the bytes they take and whether they hibernate.
 -spec processes_of_users() -> [{module(), Bytes :: non_neg_integer(), boolean()}].

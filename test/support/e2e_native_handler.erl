@@ -3,7 +3,7 @@
 -module(e2e_native_handler).
 
 -export([process/2]).
--export([processes/0, session_of/1, timers/1, kill_session/1, wait_held/2, held/0, dump/0]).
+-export([processes/0, session_of/1, timers/1, kill_session/1, wait_held/1, held/0]).
 
 -define(TIMEOUT, 10_000).
 
@@ -54,16 +54,4 @@ kill_session(Sid) -> exit(session_of(Sid), kill).
 held() -> ets:info(megaphone_bosh_responder, size).
 
 %% Waits until so many requests are held.
-wait_held(Number, 0) -> {error, {held(), Number}};
-wait_held(Number, Tries) ->
-    case held() of
-        Number -> ok;
-        _ -> timer:sleep(20), wait_held(Number, Tries - 1)
-    end.
-
-dump() ->
-    {ets:tab2list(megaphone_bosh_responder),
-     [{Name, process_info(Pid, [messages, current_function])} || Name <- registered(), Pid <- [whereis(Name)], lists:prefix("megaphone_bosh", atom_to_list(Name))],
-     [begin {ok, C} = megaphone_nif:lookup(H, Id), megaphone_nif:conn_info(C) end
-      || {_, H, _} <- megaphone_link_table:all(), Id <- megaphone_nif:connections(H)],
-     [{P, sys:get_state(P)} || P <- erlang:processes(), proc_lib:initial_call(P) =:= {ejabberd_bosh, init, ['Argument__1']}]}.
+wait_held(Number) -> poll:until(fun held/0, Number).

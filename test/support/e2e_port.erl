@@ -10,13 +10,25 @@
 
 -spec free() -> inet:port_number().
 free() ->
-    Port = ?LOWEST + rand:uniform(?HIGHEST - ?LOWEST),
+    Port = ?LOWEST + next() rem (?HIGHEST - ?LOWEST),
     case gen_tcp:listen(Port, [{ip, {127, 0, 0, 1}}, {reuseaddr, true}]) of
         {ok, Listener} ->
             ok = gen_tcp:close(Listener),
             Port;
         {error, eaddrinuse} ->
             free()
+    end.
+
+%% Nobody is given one that another was given, and has perhaps not bound yet.
+next() ->
+    case persistent_term:get(?MODULE, undefined) of
+        undefined ->
+            Counter = atomics:new(1, [{signed, false}]),
+            ok = atomics:put(Counter, 1, rand:uniform(?HIGHEST - ?LOWEST)),
+            ok = persistent_term:put(?MODULE, Counter),
+            next();
+        Counter ->
+            atomics:add_get(Counter, 1, 1)
     end.
 
 %% Does anybody accept connections there?

@@ -6,7 +6,9 @@
 -export([alive/1, kill_os_pid/1, wait_gone/2, children/1, name/1]).
 -export_type([process/0]).
 
--type process() :: #{port := port(), os_pid := non_neg_integer()}.
+%% `none`: it had ended before it could be asked.
+-type os_pid() :: non_neg_integer() | none.
+-type process() :: #{port := port(), os_pid := os_pid()}.
 -type env() :: [{string(), string() | false}].
 
 %% The longest line kept in one piece; a client's 20 kB message is printed by length only.
@@ -18,10 +20,13 @@ start(Program, Args, Env) ->
     Port = open_port({spawn_executable, Executable},
                      [{args, AllArgs}, {env, Env}, {line, ?LONGEST_LINE}, binary, exit_status,
                       stderr_to_stdout, use_stdio, hide]),
-    {os_pid, OsPid} = erlang:port_info(Port, os_pid),
+    OsPid = case erlang:port_info(Port, os_pid) of
+                {os_pid, Running} -> Running;
+                undefined -> none
+            end,
     #{port => Port, os_pid => OsPid}.
 
--spec os_pid(process()) -> non_neg_integer().
+-spec os_pid(process()) -> os_pid().
 os_pid(#{os_pid := OsPid}) -> OsPid.
 
 %% The first line from now on that matches; the lines before it are given too.
@@ -66,7 +71,9 @@ stop(#{port := Port, os_pid := OsPid}) ->
             wait_gone(OsPid, 5_000)
     end.
 
--spec kill_os_pid(non_neg_integer()) -> ok.
+-spec kill_os_pid(os_pid()) -> ok.
+kill_os_pid(none) ->
+    ok;
 kill_os_pid(OsPid) ->
     _ = os:cmd("kill -KILL " ++ integer_to_list(OsPid)),
     ok.

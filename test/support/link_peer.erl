@@ -122,13 +122,13 @@ open(Peer, Id, Service, Rest) ->
     control(Peer, io_lib:format("open ~b service=~s ~s", [Id, Service, Rest])).
 
 %% Queues the bytes; they go out as fast as the credit allows.
-send(Peer, Id, Data) -> gen_server:call(Peer, {send, Id, iolist_to_binary(Data)}).
+send(Peer, Id, Data) -> gen_server:call(Peer, {send, Id, iolist_to_binary(Data)}, ?TIMEOUT).
 
 %% Our direction ends after what was queued (a FIN from the client).
-finish(Peer, Id) -> gen_server:call(Peer, {finish, Id}).
+finish(Peer, Id) -> gen_server:call(Peer, {finish, Id}, ?TIMEOUT).
 
 %% The client closed its socket: FIN, and whatever still comes is refused.
-leave(Peer, Id) -> gen_server:call(Peer, {leave, Id}).
+leave(Peer, Id) -> gen_server:call(Peer, {leave, Id}, ?TIMEOUT).
 
 close(Peer, Id, Reason) -> control(Peer, io_lib:format("close ~b reason=~s", [Id, Reason])).
 reset(Peer, Id, Reason) -> control(Peer, io_lib:format("reset ~b reason=~s", [Id, Reason])).
@@ -223,7 +223,8 @@ decode(Bytes, Acc) ->
 
 init({Where, Options, Owner}) ->
     _ = monitor(process, Owner),
-    Tcp = [binary, {active, true}, {packet, raw}, {buffer, 131072} | maps:get(tcp, Options, [])],
+    %% Active is what it becomes when all has been asked of it: one that closes at once has no address then.
+    Tcp = [binary, {active, false}, {packet, raw}, {buffer, 131072} | maps:get(tcp, Options, [])],
     {ok, Sock} = case Where of
                      {local, _} -> gen_tcp:connect(Where, 0, [local | Tcp]);
                      Port -> gen_tcp:connect({127, 0, 0, 1}, Port, [{nodelay, true} | Tcp])
@@ -236,11 +237,11 @@ init({Where, Options, Owner}) ->
 
 %% {tcp, Socket} or {tls, Socket}: send/2 and set/2 know which.
 secured(Sock, #{tls := Tls}) ->
-    ok = inet:setopts(Sock, [{active, false}]),
     {ok, TlsSock} = ssl:connect(Sock, Tls, ?TIMEOUT),
     ok = ssl:setopts(TlsSock, [{active, true}]),
     {tls, TlsSock};
 secured(Sock, _) ->
+    ok = inet:setopts(Sock, [{active, true}]),
     {tcp, Sock}.
 
 send({tcp, Sock}, Bytes) -> gen_tcp:send(Sock, Bytes);

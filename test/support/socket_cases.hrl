@@ -3,7 +3,7 @@
 -compile([export_all, nowarn_export_all]).
 -include_lib("stdlib/include/assert.hrl").
 -import(socket_pair, [open/1, open/2, connect/1, listener/1, virtual/1,
-                      in_process/1, result/1, nothing/1, collect/2, assert_closed/1]).
+                      in_process/1, until_waiting/1, result/1, nothing/1, collect/2, assert_closed/1]).
 
 -define(TIMEOUT, 10000).
 %% "Nothing comes within this": long for a loopback, short for a test.

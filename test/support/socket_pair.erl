@@ -13,7 +13,7 @@
 %% For the cases.
 -export([open/1, open/2, connect/1, listen/2, listener/1, group/1, virtual/1]).
 -export([send/2, recv/2, rest/1, finish/1, close/1, reset/1, address/1, socket/1]).
--export([in_process/1, result/1, result/2, nothing/1, collect/2, flush/1,
+-export([in_process/1, until_waiting/1, result/1, result/2, nothing/1, collect/2, flush/1,
          assert_closed/1]).
 
 -define(TIMEOUT, 10000).
@@ -150,6 +150,21 @@ in_process(F) ->
     Ref = make_ref(),
     {Pid, Monitor} = spawn_monitor(fun() -> Self ! {Ref, F()} end),
     {Pid, Ref, Monitor}.
+
+%% It has come as far as waiting in a call for a message.
+until_waiting({Pid, _, _}) ->
+    poll:until(fun() ->
+                       case process_info(Pid, [status, current_stacktrace]) of
+                           [{status, waiting}, {current_stacktrace, [{Module, _, _, _} | _]}] ->
+                               Module =/= ?MODULE andalso not is_suite(Module);
+                           [_, _] ->
+                               false;
+                           undefined ->
+                               error(died)
+                       end
+               end).
+
+is_suite(Module) -> lists:suffix("_SUITE", atom_to_list(Module)).
 
 result(Process) -> result(Process, ?TIMEOUT).
 

@@ -6,7 +6,7 @@
 %% Its processes.
 -export([hand/0]).
 
--define(TIMEOUT, 2000).
+-define(TIMEOUT, 15_000).
 
 -record(world, {config :: list(),
                 %% {Client, Socket}

@@ -62,6 +62,8 @@ struct Feeding<'l, 'e> {
     /// A connection as it begins on this link.
     fresh: Flow,
     news: Vec<Term<'e>>,
+    /// To be said when what came before has reached its connections: that is what a ping asks.
+    pongs: Vec<Control>,
 }
 
 /// Takes in as much of `chunk`, from `offset` on, as one call may.
@@ -75,12 +77,16 @@ pub fn feed<'e>(env: Env<'e>, link: &Arc<Link>, chunk: Binary<'e>, offset: usize
         chunk,
         fresh: machine.new_conn(),
         news: Vec::new(),
+        pongs: Vec::new(),
     };
     let mut gathered = Gathered::new();
     let run = feeding.run(&mut machine, &mut input, &mut gathered);
     drop(machine);
     // Also what came before something wrong.
     let given = feeding.settle_all(&gathered);
+    for pong in &feeding.pongs {
+        link.outbox.push_urgent(env, pong);
+    }
     let fatal = run.and(given).and_then(|()| not_swamped(link)).err();
     feeding.news.extend(news(env, link));
     link.acknowledge(env, Machine::ack);
@@ -333,10 +339,7 @@ impl<'e> Feeding<'_, 'e> {
 
     fn about_the_link(&mut self, event: Event) -> Result<(), Fatal> {
         match event {
-            Event::Ping { word } => {
-                let pong = Control::Pong { word };
-                self.link.outbox.push_urgent(self.env, &pong);
-            }
+            Event::Ping { word } => self.pongs.push(Control::Pong { word }),
             Event::Pong { word } => self.tell((atoms::pong(), word)),
             Event::Ack { bytes } => self.link.outbox.acknowledge(bytes)?,
             Event::Goaway {

@@ -396,8 +396,7 @@ impl Link {
     /// Version 1: starts the clock that closes a connection gone silent.
     pub fn watch_idle(&self, id: ConnectionId) {
         if let Some(timeout) = self.settings.idle_timeout {
-            let due = self.now().saturating_add(timeout);
-            lock(&self.idle).push_back((id, due));
+            lock(&self.idle).push_back((id, idle_at(self.now(), timeout)));
         }
     }
 
@@ -413,7 +412,7 @@ impl Link {
             idle.pop_front();
             drop(idle);
             let Some(conn) = self.get(id) else { continue };
-            let due = hold(&conn, env).heard.saturating_add(timeout);
+            let due = idle_at(hold(&conn, env).heard, timeout);
             if due <= now {
                 hold(&conn, env).abort(CloseReason::Idle);
             } else {
@@ -494,4 +493,10 @@ impl Link {
         let lingering = std::mem::take(&mut *lock(&self.lingering));
         drop(lingering);
     }
+}
+
+/// When a version 1 connection heard in a second has been silent for so many: in the one after,
+/// as the second had not ended.
+fn idle_at(heard: u32, timeout: u32) -> u32 {
+    heard.saturating_add(timeout).saturating_add(1)
 }
