@@ -42,7 +42,7 @@ broken_links(Config) ->
 
 %% Another seed each time: printed, so that it can be run again (megaphone-canary --seed).
 broken_links_anew(Config) ->
-    broken(#{seed => fresh(), clients => 1500, seconds => 20, cuts => 30}, Config).
+    broken(#{seed => fresh(), clients => 1500, seconds => 10, cuts => 15}, Config).
 
 %% Two nodes' listeners, two links to each, a proxy before each.
 several_broken_nodes(Config) ->

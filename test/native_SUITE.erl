@@ -55,7 +55,7 @@ version(ejabberd_23_01) -> "23.01";
 version(ejabberd_24_12) -> "24.12".
 
 services() ->
-    ["      http: {module: megaphone_http, request_handlers: {/bosh: mod_bosh, /ws: ejabberd_http_ws, "
+    ["      http: {module: megaphone_http, send_timeout: 5, request_handlers: {/bosh: mod_bosh, /ws: ejabberd_http_ws, "
      "/conversejs: mod_conversejs, /files: mod_http_fileserver, /mqtt: mod_mqtt}}\n"
      "      c2s: {module: megaphone_c2s, max_stanza_size: ", integer_to_list(?MAX_STANZA), "}\n"
      "      mqtt: {module: mod_mqtt}\n"].

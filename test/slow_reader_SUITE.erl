@@ -20,7 +20,7 @@
 %% Normal connections, slow ones of each kind, and seconds of a round.
 -define(NORMAL, 1000).
 -define(SLOW, 15).
--define(ROUND, 3).
+-define(ROUND, 2).
 %% Rounds with and as many without; as many more where the first do not decide.
 -define(ROUNDS, 3).
 %% What the issue asks for: their p99 stays within twice of what it is without.
