@@ -25,8 +25,10 @@ fn a_server_that_dies_is_told_by_kind() {
                 let done = stand_in.done();
                 assert_eq!((outcome.code, done.delivered), (Some(1), 100));
                 let chatter = outcome.chatter();
-                assert_eq!(chatter.arrived, 100, "{chatter:?}");
-                assert_eq!(chatter.lost, chatter.sent - 100);
+                // What waits for a BOSH user's next request ends with the server.
+                let least = if transport.name == BOSH.name { 1 } else { 100 };
+                assert!((least..=100).contains(&chatter.arrived), "{chatter:?}");
+                assert_eq!(chatter.lost, chatter.sent - chatter.arrived);
                 // Each user fell out once, whatever its system called it.
                 assert_eq!(chatter.errors.values().sum::<u64>(), 20, "{chatter:?}");
                 assert!(!chatter.errors.keys().any(|kind| kind.contains("protocol")));
