@@ -75,7 +75,7 @@ pub struct Cli {
     pub may_refuse: bool,
 
     /// Each client sends 64 bytes, waits for them, pauses, and again, on one connection:
-    /// for latencies. They are counted from when all are connected.
+    /// for latencies. They and --seconds are counted from when all are connected.
     #[arg(long, requires = "ecm")]
     pub ping_pong: bool,
 }

@@ -54,16 +54,22 @@ impl Clients {
     pub async fn run(self: Arc<Self>, client: u32) {
         let mut rng = rng(self.seed, u64::from(client));
         sleep(BEGIN_WITHIN.mul_f64(rng.f64()).min(self.cli.seconds)).await;
+        if self.cli.ping_pong {
+            // Whatever the time: the others wait for it.
+            let plan = Plan::ping_pong(self.cli.pause);
+            return self.one(self.begin(client), plan, &mut rng).await;
+        }
         while Instant::now() < self.until && self.counters.faults() == 0 {
-            let round = self.rounds[client as usize].fetch_add(1, Relaxed);
-            let connection = self.connection(client, round);
-            let plan = match self.cli.ping_pong {
-                true => Plan::ping_pong(self.cli.pause),
-                false => Plan::draw(&mut rng, self.cli.bytes, self.cli.pause),
-            };
-            self.one(connection, plan, &mut rng).await;
+            let plan = Plan::draw(&mut rng, self.cli.bytes, self.cli.pause);
+            self.one(self.begin(client), plan, &mut rng).await;
             sleep(pause(&mut rng, self.cli.pause)).await;
         }
+    }
+
+    /// The number of a client's next connection.
+    fn begin(&self, client: u32) -> u64 {
+        let round = self.rounds[client as usize].fetch_add(1, Relaxed);
+        self.connection(client, round)
     }
 
     /// A connection's number says which client's, and which one of that.
@@ -91,12 +97,14 @@ impl Clients {
             }
         };
         self.counters.opened.fetch_add(1, Relaxed);
+        let mut until = self.until;
         if self.cli.ping_pong {
             self.connected.wait().await;
+            until = Instant::now() + self.cli.seconds;
         }
         let address = socket.local_addr();
         let (patience, stamp) = (self.cli.patience, Stamp::new(self.seed, connection));
-        let stream = Stream::new(stamp, plan, self.until, patience, &self.counters);
+        let stream = Stream::new(stamp, plan, until, patience, &self.counters);
         let count = |counter: &AtomicU64| _ = counter.fetch_add(1, Relaxed);
         let (position, what) = match stream.run(socket, rng).await {
             Ok(()) => return count(&self.counters.finished),

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
+use socket2::{Domain, Socket, Type};
+
 /// What an echo server does wrong, once, with the first connection that is long enough.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Wrong {
@@ -120,8 +122,6 @@ fn canary(arguments: &[&str]) -> Output {
         .args([
             "--clients",
             "20",
-            "--seconds",
-            "1",
             "--pause",
             "5",
             "--seed",
@@ -135,9 +135,9 @@ fn canary(arguments: &[&str]) -> Output {
 }
 
 /// Exit status and what was said.
-fn run(echo: SocketAddr, more: &[&str]) -> (Option<i32>, String) {
+fn run(echo: SocketAddr, seconds: &str, more: &[&str]) -> (Option<i32>, String) {
     let ecm = echo.to_string();
-    let output = canary(&[&["--ecm", &ecm], more].concat());
+    let output = canary(&[&["--ecm", &ecm, "--seconds", seconds], more].concat());
     (
         output.status.code(),
         String::from_utf8(output.stdout).unwrap(),
@@ -146,7 +146,8 @@ fn run(echo: SocketAddr, more: &[&str]) -> (Option<i32>, String) {
 
 #[track_caller]
 fn finds(wrong: Wrong, what: &str) {
-    let (status, said) = run(Echo::start(wrong), &["--patience", "1"]);
+    // It ends soon after the fault.
+    let (status, said) = run(Echo::start(wrong), "30", &["--patience", "4"]);
     assert_eq!(status, Some(1), "{said}");
     assert!(
         said.contains("FAULT connection ") && said.contains(what),
@@ -163,7 +164,7 @@ fn finds(wrong: Wrong, what: &str) {
 
 #[test]
 fn an_honest_echo_passes() {
-    let (status, said) = run(Echo::start(Wrong::Nothing), &[]);
+    let (status, said) = run(Echo::start(Wrong::Nothing), "3", &[]);
     assert_eq!(status, Some(0), "{said}");
     let json = said.lines().last().unwrap();
     assert!(json.contains(r#""faults":0,"first_fault":null"#), "{said}");
@@ -176,7 +177,7 @@ fn an_honest_echo_passes() {
 
 #[test]
 fn ping_pong_measures_and_ends() {
-    let (status, said) = run(Echo::start(Wrong::Nothing), &["--ping-pong"]);
+    let (status, said) = run(Echo::start(Wrong::Nothing), "1", &["--ping-pong"]);
     assert_eq!(status, Some(0), "{said}");
     assert!(
         said.contains(r#""connections":20,"finished":20,"#),
@@ -214,7 +215,7 @@ fn bytes_of_another_connection() {
 fn an_end_that_does_not_come() {
     finds(
         Wrong::ForgetsTheEnd,
-        ": nothing came for 1s; 0 bytes and the end are missing",
+        ": nothing came for 4s; 0 bytes and the end are missing",
     );
 }
 
@@ -225,24 +226,25 @@ fn an_end_that_comes_too_early() {
 
 #[test]
 fn silence() {
-    finds(Wrong::FallsSilent, ": nothing came for 1s");
+    finds(Wrong::FallsSilent, ": nothing came for 4s");
 }
 
 #[test]
 fn refusals_are_faults_unless_they_are_expected() {
     finds(Wrong::RefusesAll, ": refused");
-    let (status, said) = run(Echo::start(Wrong::RefusesAll), &["--may-refuse"]);
+    let (status, said) = run(Echo::start(Wrong::RefusesAll), "1", &["--may-refuse"]);
     assert_eq!(status, Some(0), "{said}");
     assert!(!said.contains(r#""refused":0,"#), "{said}");
 }
 
 #[test]
 fn nobody_there() {
-    let taken = TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
+    // Bound, so that nobody else takes the port meanwhile, and not listening.
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
         .unwrap();
-    let output = canary(&["--ecm", &taken.to_string(), "--patience", "0.2"]);
+    let address = held.local_addr().unwrap().as_socket().unwrap();
+    let output = canary(&["--ecm", &address.to_string(), "--patience", "0.2"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         String::from_utf8(output.stderr)

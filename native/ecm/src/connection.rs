@@ -205,11 +205,16 @@ impl Connection {
     ///
     /// # Errors
     /// As [`Conn::peer_ended`].
-    pub fn peer_ended(self: &Arc<Self>) -> Result<State, ConnError> {
+    pub fn peer_ended(self: &Arc<Self>) -> Result<(), ConnError> {
         let mut shared = self.shared();
-        let state = shared.conn.peer_ended()?;
+        if shared.conn.peer_ended()? == State::Closed {
+            // The link has counted it when the log says that it is closed.
+            drop(shared);
+            self.link.forget(self.id, CloseReason::Normal);
+            shared = self.shared();
+        }
         self.bring(shared);
-        Ok(state)
+        Ok(())
     }
 
     /// Takes credit for `bytes` more.

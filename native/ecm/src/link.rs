@@ -223,11 +223,15 @@ impl Link {
         }
     }
 
-    /// Takes no new connections any more.
+    /// Takes no new connections any more. It does not end before it is seen
+    /// whether there are any, see [`Link::end_if_drained`].
     pub fn stop_accepting(&self) {
-        let mut connections = lock(&self.connections);
-        connections.accepting = false;
-        self.look_whether_drained(&connections);
+        lock(&self.connections).accepting = false;
+    }
+
+    /// Ends it if it takes no new connections and has none left.
+    pub fn end_if_drained(&self) {
+        self.look_whether_drained(&lock(&self.connections));
     }
 
     /// Takes no new connections any more and asks ejabberd to end those that
@@ -244,6 +248,7 @@ impl Link {
         }
         self.leave();
         self.stop_accepting();
+        self.end_if_drained();
     }
 
     /// One of both sides ends: when the link drops, that is its end.
@@ -274,7 +279,7 @@ impl Link {
                 connection.finish_saying(Ending::Close(reason), &Control::Close { id, reason });
             }
         }
-        self.look_whether_drained(&lock(&self.connections));
+        self.end_if_drained();
         some.len()
     }
 
@@ -361,20 +366,23 @@ pub mod tests {
     #[test]
     fn every_end_of_a_connection_is_counted_once() {
         let link = link(0);
-        let (one, two) = (open(&link), open(&link));
-        let (_three, _four) = (open(&link), open(&link));
+        let (one, two, three) = (open(&link), open(&link), open(&link));
+        let (_four, _five) = (open(&link), open(&link));
         one.abandon(CloseReason::ClientClosed);
         one.abandon(CloseReason::Internal);
         two.peer_ended().unwrap();
         two.end();
         assert!(link.forget(two.id(), CloseReason::Internal).is_none());
+        three.end();
+        three.peer_ended().unwrap();
+        assert!(link.forget(three.id(), CloseReason::Internal).is_none());
         assert_eq!(link.close_some(1, CloseReason::Shutdown), 1);
         assert_eq!(link.load(), 1);
         link.take_some(10, CloseReason::LinkLost);
         assert_eq!(link.load(), 0);
         let counters = link.counters().to_string();
         assert!(
-            counters.ends_with(" closed=normal:1,client_closed:1,link_lost:1,shutdown:1"),
+            counters.ends_with(" closed=normal:2,client_closed:1,link_lost:1,shutdown:1"),
             "{counters}"
         );
     }

@@ -202,7 +202,10 @@ mod tests {
 
     #[test]
     fn hits_are_all_counted_and_not_all_logged() {
-        let hits = Hits::new();
+        let hits = Hits {
+            count: AtomicU64::new(0),
+            seldom: Seldom::every(Duration::from_secs(3600)),
+        };
         assert_eq!(hits.hit(), Some(1));
         assert_eq!(hits.hit(), None);
         assert_eq!(hits.count(), 2);

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use megaphone_proto::conn::{ConnError, State};
+use megaphone_proto::conn::ConnError;
 use megaphone_proto::control::{CloseReason, ErrorCode};
 use megaphone_proto::frame::ConnectionId;
 use megaphone_proto::{Event, LinkError};
@@ -271,10 +271,8 @@ fn end(link: &Link, id: ConnectionId) {
     let Some(connection) = find(link, id, "an end") else {
         return;
     };
-    match connection.peer_ended() {
-        Ok(State::Closed) => drop(link.forget(id, CloseReason::Normal)),
-        Ok(_) => {}
-        Err(_) => break_off(link, &connection),
+    if connection.peer_ended().is_err() {
+        break_off(link, &connection);
     }
 }
 
@@ -296,12 +294,6 @@ fn finish(link: &Link, id: ConnectionId, ending: Ending) {
 }
 
 fn goaway(link: &Link, reason: CloseReason, retry_after: Option<u32>, within: Option<u32>) {
-    let number = link.number();
-    let within = within.map(|seconds| format!(" within={seconds}"));
-    info!(
-        "link {number} takes no new connections: ejabberd says goaway reason={reason}{}",
-        within.unwrap_or_default()
-    );
     if let Some(seconds) = retry_after {
         link.set_retry_after(seconds.min(RETRY_AFTER_MAX));
     }
@@ -309,6 +301,14 @@ fn goaway(link: &Link, reason: CloseReason, retry_after: Option<u32>, within: Op
         link.leave();
     }
     link.stop_accepting();
+    // What it says is so by now, and the link's end comes after it.
+    let number = link.number();
+    let within = within.map(|seconds| format!(" within={seconds}"));
+    info!(
+        "link {number} takes no new connections: ejabberd says goaway reason={reason}{}",
+        within.unwrap_or_default()
+    );
+    link.end_if_drained();
 }
 
 /// ejabberd broke the rules of one connection, which ends for it.

@@ -138,7 +138,9 @@ pub async fn run(app: &App, session: Session, transport: Transport) -> Outcome {
     link.stop_accepting();
     match end {
         LinkEnd::Stopped => {
-            link.say_goaway(None);
+            if !link.is_leaving() {
+                link.say_goaway(None);
+            }
             link.close_some(usize::MAX, CloseReason::Shutdown);
             link.outbox().finish(None);
             // Bounded by who waits for the end of the program. The link is

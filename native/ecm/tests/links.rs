@@ -13,9 +13,8 @@ const REFUSED: &str = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n";
 
 #[test]
 fn without_a_backend_http_is_answered_503_and_tcp_is_closed() {
-    // A port that nobody listens on.
-    let address = Backend::new().address();
-    let ecm = Ecm::start(&config(&address, "connect_wait = \"50ms\""));
+    let nobody = Nobody::new();
+    let ecm = Ecm::start(&config(&nobody.address(), "connect_wait = \"50ms\""));
     let mut client = ecm.web_client();
     client
         .write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -41,8 +40,9 @@ fn a_client_that_comes_early_waits_for_the_link() {
 
 #[test]
 fn no_more_clients_wait_than_may() {
-    let address = Backend::new().address();
-    let ecm = Ecm::start(&config(&address, "connect_wait = \"30s\"\nmax_waiting = 0"));
+    let nobody = Nobody::new();
+    let lines = "connect_wait = \"30s\"\nmax_waiting = 0";
+    let ecm = Ecm::start(&config(&nobody.address(), lines));
     let began = Instant::now();
     assert!(read_to_end(&mut ecm.web_client()).starts_with(REFUSED.as_bytes()));
     assert!(began.elapsed().as_secs() < 30);

@@ -169,8 +169,8 @@ fn sigterm_ends_version_1_cleanly_too() {
 
 #[test]
 fn sigterm_ends_it_without_a_link_and_with_a_stalled_one() {
-    let address = Backend::new().address();
-    let mut ecm = Ecm::start(&config(&address, ""));
+    let nobody = Nobody::new();
+    let mut ecm = Ecm::start(&config(&nobody.address(), ""));
     ecm.terminate();
     assert_eq!(ecm.exit_code(), Some(0));
 

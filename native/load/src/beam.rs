@@ -185,6 +185,7 @@ mod tests {
     use std::process::{Child, ChildStdout};
 
     use super::*;
+    use crate::socket::tests::nobody;
 
     const COOKIE: &str = "not for ps";
 
@@ -199,7 +200,13 @@ mod tests {
     impl Erl {
         /// `program` runs in it before it is said to be up.
         fn start(name: &str, program: &str) -> Self {
-            let port = free_port();
+            // Somebody else may take the port before it does.
+            let mut tries = (0..5).filter_map(|_| Self::start_at(free_port(), name, program));
+            tries.next().expect("a node on one of five ports")
+        }
+
+        /// `None`: it did not come up.
+        fn start_at(port: u16, name: &str, program: &str) -> Option<Self> {
             let mut command = Command::new("erl");
             command.args(["-boot", "no_dot_erlang", "-noshell", "-start_epmd", "false"]);
             command.args(["-name", name, "-setcookie", COOKIE]);
@@ -213,17 +220,17 @@ mod tests {
             let mut line = String::new();
             let mut stdout = BufReader::new(child.stdout.take().unwrap());
             stdout.read_line(&mut line).unwrap();
-            assert_eq!(line, "up\n");
             let node = Node {
                 name: name.into(),
                 cookie: Some(COOKIE.into()),
                 port: Some(port),
             };
-            Self {
+            let erl = Self {
                 node,
                 child,
                 _stdout: stdout,
-            }
+            };
+            (line == "up\n").then_some(erl)
         }
     }
 
@@ -315,7 +322,9 @@ mod tests {
         };
         let port = erl.node.port.unwrap();
         assert!(ask("wrong@127.0.0.1", "another", port).contains("cookie is another"));
-        assert!(ask("wrong@127.0.0.1", COOKIE, free_port()).contains("connection refused"));
+        let (_held, nobody) = nobody();
+        let refused = ask("wrong@127.0.0.1", COOKIE, nobody.port());
+        assert!(refused.contains("connection refused"), "{refused}");
         assert!(ask("wrong", COOKIE, port).contains("not the name of a node"));
     }
 }

@@ -112,7 +112,7 @@ escape(Atom) ->
 %% What is asked for first sees least of what the asking itself takes.
 account(Collect) ->
     Pids = lists:delete(self(), erlang:processes()),
-    [begin collect(Pids), collect(Pids), settle(erlang:memory(processes)) end || Collect],
+    [begin collect(Pids), collect(Pids), settle(erlang:memory(processes), 0) end || Collect],
     Memory = maps:from_list(erlang:memory()),
     Allocators = allocators(),
     #{memory => Memory, allocators => Allocators, processes => by_type(Pids, #{}),
@@ -125,12 +125,15 @@ collect(Pids) ->
     [receive {garbage_collect, _, _} -> ok end || _ <- Requested],
     Later =/= [] andalso collect(Later).
 
-%% What one scheduler frees of another's memory is freed only when the other comes to it.
-settle(Bytes) ->
+%% What one scheduler frees of another's memory is freed only when the other comes to it, which may
+%% take a busy machine a while: three looks in a row must find no less.
+settle(_, 3) ->
+    ok;
+settle(Bytes, Looks) ->
     receive after 20 -> ok end,
     case erlang:memory(processes) of
-        Fewer when Fewer < Bytes -> settle(Fewer);
-        _ -> ok
+        Fewer when Fewer < Bytes -> settle(Fewer, 0);
+        _ -> settle(Bytes, Looks + 1)
     end.
 
 %% Of each allocator, all its instances together: what it has from the system, and what of that is in use.

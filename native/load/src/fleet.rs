@@ -5,7 +5,6 @@ mod member;
 mod sums;
 
 use std::collections::BTreeMap;
-use std::io;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::mpsc::{self, Receiver};
@@ -63,6 +62,9 @@ type Watch = Box<dyn FnMut(&Progress) + Send>;
 
 /// Logins that are under way at a time where no rate is given, in the whole fleet.
 pub const AT_ONCE: u32 = 64;
+
+/// How long a process of which nothing can be read may take to have ended.
+const ENDING: Duration = Duration::from_secs(5);
 
 /// Descriptors that a worker keeps for other things than users.
 const SPARE: u64 = 64;
@@ -197,10 +199,16 @@ impl Fleet {
     }
 
     /// What the workers have used so far, all together.
-    pub fn usage(&self) -> io::Result<Usage> {
+    pub fn usage(&mut self) -> Result<Usage, Error> {
         let mut sum = Usage::default();
-        for pid in self.pids() {
-            let usage = Usage::of(pid)?;
+        for member in &mut self.members {
+            let usage = Usage::of(member.pid()).map_err(|error| {
+                // There is nothing to read of one that is ending, and then it says so soon.
+                match self.answers.recv_timeout(ENDING) {
+                    Ok((_, Said::Ended)) => member.ended(),
+                    _ => member.failed(&error),
+                }
+            })?;
             sum.user += usage.user;
             sum.system += usage.system;
             sum.rss += usage.rss;

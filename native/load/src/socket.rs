@@ -14,7 +14,7 @@
 //! A failure of any call ends the connection: drop the socket.
 
 #[cfg(test)]
-mod tests;
+pub mod tests;
 mod tls;
 
 use std::io::{self, Read, Write};

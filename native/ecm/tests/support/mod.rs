@@ -175,6 +175,26 @@ impl Ecm {
         kill_process(pid, signal).unwrap();
     }
 
+    /// Sends SIGUSR1 and waits for the line of all.
+    pub fn status(&self) -> String {
+        self.signal(Signal::USR1);
+        self.line("info status ")
+    }
+
+    /// Asks for its status until that has `part`.
+    pub fn wait_for_status(&self, part: &str) {
+        while !self.status().contains(part) {}
+    }
+
+    /// What `connect` makes, with the ECM stopped meanwhile: it sees all that
+    /// at once, however slow this test is.
+    pub fn at_once<T>(&self, connect: impl FnOnce() -> T) -> T {
+        self.signal(Signal::STOP);
+        let connected = connect();
+        self.signal(Signal::CONT);
+        connected
+    }
+
     /// Closes its stdin.
     pub fn close_stdin(&mut self) {
         self.stdin = None;
@@ -307,6 +327,27 @@ impl Backend {
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         stream
+    }
+}
+
+/// A port that nobody listens on, and that nobody else gets meanwhile.
+pub struct Nobody {
+    bound: socket2::Socket,
+}
+
+impl Nobody {
+    pub fn new() -> Self {
+        let bound = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let bound = bound.unwrap();
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        bound.bind(&any.into()).unwrap();
+        Self { bound }
+    }
+
+    /// `IP:PORT`.
+    pub fn address(&self) -> String {
+        let address = self.bound.local_addr().unwrap();
+        address.as_socket().unwrap().to_string()
     }
 }
 
@@ -570,10 +611,10 @@ impl Node {
     }
 
     /// Sends the beginning of `frame`. The rest is what it sends first over
-    /// its next transport.
+    /// its next transport, and so is all of it where this one is dead already.
     pub fn send_part(&mut self, frame: &[u8], bytes: usize) {
         self.sent.extend(frame);
-        self.stream.write_all(&frame[..bytes]).unwrap();
+        let _ = self.stream.write_all(&frame[..bytes]);
     }
 
     /// Bytes of frames that it has sent, or would have.

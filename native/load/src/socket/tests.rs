@@ -28,6 +28,15 @@ fn target(address: SocketAddr, tls: Tls) -> Target {
     }
 }
 
+/// An address that nobody listens on, and that nobody else gets as long as the socket is there.
+pub fn nobody() -> (socket2::Socket, SocketAddr) {
+    let held = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    held.bind(&any.into()).unwrap();
+    let address = held.local_addr().unwrap().as_socket().unwrap();
+    (held, address)
+}
+
 /// A server for one connection.
 fn serve<T: Send + 'static>(
     server: impl FnOnce(std::net::TcpStream) -> T + Send + 'static,
@@ -152,9 +161,8 @@ fn what_the_kernel_does_not_take_is_kept_and_goes_later() {
 
 #[test]
 fn nobody_there_is_an_error() {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
-    let target = target(listener.local_addr().unwrap(), Tls::None);
-    drop(listener);
+    let (_held, address) = nobody();
+    let target = target(address, Tls::None);
     let result = Connector::new(&target, &[]).unwrap().connect(None);
     let error = match result {
         Ok(socket) => Client::new(socket).ready().unwrap_err(),

@@ -42,6 +42,8 @@ pub struct Users {
     delay: Option<Delay>,
     end_after: u64,
     enough: Notify,
+    /// Read by who passes a message on.
+    passing: RwLock<()>,
     counts: Arc<Counts>,
 }
 
@@ -68,6 +70,7 @@ impl Users {
             delay: delay.map(|time| Delay { time, queue }),
             end_after: end_after.unwrap_or(u64::MAX),
             enough: Notify::new(),
+            passing: RwLock::default(),
             counts,
         });
         if delay.is_some() {
@@ -120,6 +123,7 @@ impl Users {
     /// Sends a message with a body, or does to it what is done on purpose. `false`: there is no
     /// such user.
     pub fn chat(self: &Arc<Self>, from: &str, to: &str, stanza: &mut String) -> bool {
+        let _passing = self.passing.read().unwrap_or_else(PoisonError::into_inner);
         if self.counts.messages.fetch_add(1, Relaxed) >= self.end_after {
             self.enough.notify_one();
             return true;
@@ -178,9 +182,10 @@ impl Users {
         }
     }
 
-    /// Waits until there were more messages than were to be delivered.
+    /// Waits until there were more messages than were to be delivered, and those are passed on.
     pub async fn had_enough(&self) {
         self.enough.notified().await;
+        drop(self.passing.write());
     }
 
     /// Delivers, or queues to deliver late.

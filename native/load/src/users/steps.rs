@@ -110,7 +110,7 @@ impl<'a> Load<'a> {
         Ok(hold)
     }
 
-    fn generator(&self) -> Result<Generator, String> {
+    fn generator(&mut self) -> Result<Generator, String> {
         let usage = self.fleet.usage().map_err(|error| error.to_string())?;
         Ok(Generator {
             workers: self.fleet.pids().len() as u32,

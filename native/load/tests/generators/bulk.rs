@@ -48,7 +48,7 @@ fn never(_: TcpStream) {
 fn bulk(address: SocketAddr, direction: &str, connections: &str) -> (Report, bool) {
     let address = address.to_string();
     let args = ["bulk", &address, "--json", "--direction", direction];
-    let more = ["--connections", connections, "--for", "150ms"];
+    let more = ["--connections", connections, "--for", "1s"];
     let rest = ["--warm-up", "50ms"];
     report(&load(&args).args(more).args(rest).output().unwrap())
 }

@@ -9,6 +9,7 @@ use std::thread;
 use std::time::Duration;
 
 use megaphone_load::http::{Idle, Report};
+use socket2::{Domain, Socket, Type};
 
 use crate::{errors, load, report};
 
@@ -129,9 +130,12 @@ fn a_server_that_never_answers_well_is_an_error() {
 
 #[test]
 fn nobody_there_is_said() {
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/", free.local_addr().unwrap());
-    drop(free);
+    // Bound, so that nobody else takes the port meanwhile, and not listening.
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into())
+        .unwrap();
+    let address = held.local_addr().unwrap().as_socket().unwrap();
+    let url = format!("http://{address}/");
     let output = load(&["http", &url, "--patience", "200ms"])
         .output()
         .unwrap();

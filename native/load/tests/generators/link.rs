@@ -1,7 +1,7 @@
 //! `link`, against the node's side of the same protocol.
 
 use std::collections::HashMap;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::Stdio;
 use std::thread::{self, JoinHandle};
@@ -103,9 +103,14 @@ impl Node {
         let mut buffer = vec![0; 4096];
         Control::Ping { word: "p".into() }.put(&mut self.out);
         loop {
-            self.stream.write_all(&self.out).unwrap();
+            // One that ends without having read all resets the connection: what it said before
+            // that is still to be read.
+            let _ = self.stream.write_all(&self.out);
             self.out.clear();
-            let bytes = self.stream.read(&mut buffer).unwrap();
+            let bytes = match self.stream.read(&mut buffer) {
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => 0,
+                read => read.unwrap(),
+            };
             if bytes == 0 {
                 self.link.end_of_input().unwrap();
                 return self.seen;

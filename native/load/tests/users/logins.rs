@@ -71,8 +71,8 @@ fn held_users_answer_pings() {
     thread::scope(|scope| {
         for (transport, kinds) in [(C2S, 1), (WEBSOCKET, 2), (BOSH, 1)] {
             scope.spawn(move || {
-                let stand_in = StandIn::start(transport, &["--ping=100ms"]);
-                let outcome = stand_in.users("--users 10 --hold 1s --patience 20s").run();
+                let stand_in = StandIn::start(transport, &["--ping=200ms"]);
+                let outcome = stand_in.users("--users 10 --hold 4s --patience 20s").run();
                 outcome.assert_clean();
                 let done = stand_in.done();
                 // Who logs out while it is pinged need not answer.

@@ -90,18 +90,8 @@ impl StandIn {
     }
 
     /// As [`StandIn::users`], by a command that runs the program.
-    pub fn users_by(&self, mut command: Command, arguments: &str) -> Users {
-        let json = NamedTempFile::new().unwrap();
-        let Transport { scheme, path, .. } = self.transport;
-        command
-            .arg("users")
-            .arg(format!("{scheme}://{}{path}", self.address))
-            .args(["--domain=localhost", "--quiet", "--seed=7"])
-            .args(arguments.split_whitespace())
-            .arg("--json")
-            .arg(json.path())
-            .stdin(Stdio::null());
-        Users { command, json }
+    pub fn users_by(&self, command: Command, arguments: &str) -> Users {
+        Users::new(self.transport, self.address, command, arguments)
     }
 }
 
@@ -131,6 +121,26 @@ pub struct Outcome {
 }
 
 impl Users {
+    /// By a command that runs the program, not started yet.
+    pub fn new(
+        transport: Transport,
+        address: SocketAddr,
+        mut command: Command,
+        arguments: &str,
+    ) -> Self {
+        let json = NamedTempFile::new().unwrap();
+        let Transport { scheme, path, .. } = transport;
+        command
+            .arg("users")
+            .arg(format!("{scheme}://{address}{path}"))
+            .args(["--domain=localhost", "--quiet", "--seed=7"])
+            .args(arguments.split_whitespace())
+            .arg("--json")
+            .arg(json.path())
+            .stdin(Stdio::null());
+        Self { command, json }
+    }
+
     /// Runs it to its end.
     pub fn run(mut self) -> Outcome {
         let output = self.command.output().unwrap();
