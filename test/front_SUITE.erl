@@ -490,13 +490,7 @@ nothing_is_left(_) ->
     Before = megaphone_nif:memory(),
     _ = Lose(50),
     %% A link alone has some 20 kB. The last are freed when their processes' terms are.
-    ok = memory_below(Before + 50_000, 200).
-
-memory_below(Most, Tries) ->
-    case megaphone_nif:memory() of
-        Less when Less < Most -> ok;
-        More -> ?assert(Tries > 0, {Most, More}), timer:sleep(50), memory_below(Most, Tries - 1)
-    end.
+    ok = poll:until(fun() -> megaphone_nif:memory() < Before + 50_000 end).
 
 lost_with_all() ->
     Link = nif_link:new(#{peer_window => 100}),

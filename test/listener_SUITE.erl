@@ -260,7 +260,7 @@ waiters_on_one_connection(_Config) ->
     {Id, Peer, S} = connection(),
     Readers = [begin
                    Reader = socket_pair:in_process(fun() -> megaphone:recv(Id, 1) end),
-                   wait_until(fun() -> {ok, #{waiting := N}} = megaphone:info(S), N =:= Number end),
+                   ok = poll:until(fun() -> {ok, #{waiting := N}} = megaphone:info(S), N end, Number),
                    Reader
                end || Number <- [1, 2, 3]],
     ok = link_peer:send(Peer, Id, <<"abc">>),
@@ -297,7 +297,7 @@ looking_things_up(_Config) ->
     ?assertEqual([Id], megaphone:connections(Link)),
     ok = link_peer:stop(Peer),
     ?assertEqual({error, closed}, megaphone:recv(S, 0)),
-    wait_until(fun() -> not is_process_alive(Link) end),
+    ok = poll:until(fun() -> not is_process_alive(Link) end),
     ?assertEqual({error, closed}, megaphone:info(Link)),
     ?assertEqual([], megaphone:connections(Link)).
 
@@ -422,21 +422,12 @@ id({ok, S}) -> megaphone:connection_id(S).
 %% socket's sake.
 waiting_accept(L, Number) ->
     Waiter = socket_pair:in_process(fun() -> gen_tcp:accept(L) end),
-    wait_until(fun() ->
-                       [#{services := #{<<"default">> := #{waiting := N}}}] = mine(L),
-                       N =:= Number
-               end),
+    ok = poll:until(fun() ->
+                            [#{services := #{<<"default">> := #{waiting := Waiting}}}] = mine(L),
+                            Waiting
+                    end, Number),
     Waiter.
 
 mine(L) ->
     {ok, Address} = megaphone:sockname(L),
     [Info || #{address := A} = Info <- megaphone:listeners(), A =:= Address].
-
-%% What a process does next is no event that one could wait for.
-wait_until(Holds) -> wait_until(Holds, 1000).
-
-wait_until(Holds, Tries) when Tries > 0 ->
-    case Holds() of
-        true -> ok;
-        false -> erlang:yield(), receive after 5 -> wait_until(Holds, Tries - 1) end
-    end.

@@ -179,7 +179,7 @@ stalled_reader(Config) ->
     Other = login(<<"bob">>, Config),
     Text = binary:copy(<<"x">>, 50_000),
     _ = lists:foldl(fun(_, User) -> e2e_user:say(User, e2e_user:jid(Stalled), Text) end, Other, lists:seq(1, 200)),
-    ok = wait(fun() -> pid(Stalled, Config) =:= none end, 500),
+    ok = poll:until(fun() -> pid(Stalled, Config) end, none),
     lists:foreach(fun e2e_user:close/1, [Stalled, Other]).
 
 %% Who is quiet and small is told as well.
@@ -203,13 +203,7 @@ pid(User, Config) ->
     [Name, Host, Resource] = string:lexemes(e2e_user:jid(User), "@/"),
     e2e_ejabberd:call(?config(node, Config), ejabberd_sm, get_session_pid, [Name, Host, Resource]).
 
-wait_gone(User, Config) -> wait(fun() -> pid(User, Config) =:= none end, 200).
-
-wait(Condition, Left) ->
-    case Condition() of
-        true -> ok;
-        false when Left > 0 -> timer:sleep(50), wait(Condition, Left - 1)
-    end.
+wait_gone(User, Config) -> poll:until(fun() -> pid(User, Config) end, none).
 
 %% What comes out when nothing changes any more.
 wait_level(Count) -> wait_level(Count, Count(), 5).

@@ -129,7 +129,7 @@ off_and_on(Config) ->
     ?assertEqual([], [Kind || {Kind, _, true} <- processes_of_users(Config)]),
     ok = set(#{trim_idle => 1_000, trim_rate => 10_000, trim_stock => true}, Config),
     %% They are looked for by a process of its own.
-    ok = wait(fun() -> maps:get(awake, info(Config)) >= 10 end),
+    ok = poll:until(fun() -> maps:get(awake, info(Config)) >= 10 end),
     _ = all_small(Config),
     ok.
 
@@ -151,7 +151,7 @@ all_small(Config, Until) ->
     end.
 
 %% To ask a process where it stands is something for it to do: nobody is asked before.
-none_awake(Config) -> wait(fun() -> maps:get(awake, info(Config)) =:= 0 end).
+none_awake(Config) -> poll:until(fun() -> maps:get(awake, info(Config)) =:= 0 end).
 
 processes_of_users(Config) ->
     e2e_ejabberd:call(?config(node, Config), e2e_inside, processes_of_users, []).
@@ -170,11 +170,3 @@ chat([{T, A}, {T, B} | Others], Text) ->
     [{T, e2e_user:listen(A1)}, {T, e2e_user:listen(B1)} | chat(Others, Text)];
 chat([], _Text) ->
     [].
-
-wait(Condition) -> wait(Condition, erlang:monotonic_time(millisecond) + ?WAIT).
-
-wait(Condition, Until) ->
-    case Condition() of
-        true -> ok;
-        false -> ?assert(erlang:monotonic_time(millisecond) < Until), timer:sleep(100), wait(Condition, Until)
-    end.
