@@ -184,8 +184,8 @@ again(Pause, State) ->
     _ = erlang:send_after(Pause, self(), start),
     State.
 
-%% As a shell shows it: 128 and the signal's number.
-status(Reason) when is_atom(Reason) -> file:format_error(Reason);
+%% Of 128 and more the rest is a signal's number, as in a shell. Where its port ended before it, why.
+status(Reason) when not is_integer(Reason) -> file:format_error(Reason);
 status(Status) when Status > 128 -> io_lib:format("killed by signal ~b", [Status - 128]);
 status(?BAD_CONFIG) -> "exit status 2, its configuration is wrong";
 status(Status) -> io_lib:format("exit status ~b", [Status]).
