@@ -84,7 +84,7 @@ bad_heads_byte_by_byte(Config) ->
          Peer = link_case:connect(Config),
          [catch link_peer:raw(Peer, <<Byte>>) || <<Byte>> <= iolist_to_binary(Head)],
          %% It is told so as well, which a reset may overtake: there are bytes that were not read.
-         _ = log_capture:wait(log(Config), [Sentence, "link is closed", address(Peer)]),
+         _ = log_capture:wait(log(Config), [Sentence, "\\(frame_error\\); the link is closed", address(Peer)]),
          ?assertEqual(closed, link_peer:link_outcome(Peer))
      end || {Head, Sentence} <- heads()],
     undisturbed(Config).

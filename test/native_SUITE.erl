@@ -173,7 +173,7 @@ slow_reader(Config) ->
     Read = lists:foldl(fun(Text, User) -> {Text, Next} = e2e_user:hear(User), Next end, Slow, Texts),
     lists:foreach(fun e2e_user:close/1, [Read, Other]).
 
-%% One that never goes on is given up after 15 s, and its user's process goes too.
+%% One that never goes on is given up after the service's send_timeout, and its user's process goes too.
 stalled_reader(Config) ->
     Stalled = login(<<"alice">>, Config, [{recbuf, 4096}]),
     Other = login(<<"bob">>, Config),
@@ -185,7 +185,7 @@ stalled_reader(Config) ->
 %% Who is quiet and small is told as well.
 drain(Config) ->
     User = login(<<"alice">>, Config),
-    timer:sleep(2_500),
+    ok = poll:until(fun() -> maps:get(awake, e2e_ejabberd:call(?config(node, Config), megaphone_trim, info, [])) end, 0),
     ok = e2e_ejabberd:call(?config(node, Config), megaphone, drain, [1]),
     {{close_frame, 1001, <<>>}, Said} = e2e_user:ending(User, ?TIMEOUT),
     ok = e2e_ejabberd:call(?config(node, Config), megaphone, undrain, []),

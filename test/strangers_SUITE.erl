@@ -1,38 +1,14 @@
 %% What a stranger can cost: who may dial, how many at a time, for how long, and what comes of failing.
 -module(strangers_SUITE).
--compile([export_all, nowarn_export_all]).
+-include("support/dial_cases.hrl").
 
--include_lib("common_test/include/ct.hrl").
--include_lib("stdlib/include/assert.hrl").
-
--import(log_capture, [wait/2]).
--import(dial_case, [listen/1, stranger/1, say_hello/2, works/2, address/1, server/2, tree/1, dials/1,
-                    settled_dials/1]).
-
--define(TIMEOUT, 10_000).
--define(SECRET, <<"a secret of the suite's own">>).
--define(LOOPBACK, {127, 0, 0, 1}).
 %% A second address of this machine, for a peer that comes from elsewhere.
 -define(ELSEWHERE, {127, 0, 0, 2}).
-
-suite() -> [{timetrap, {minutes, 2}}].
 
 all() ->
     [allowed_ips, subnets, deadline, few_at_a_time, failures_are_slowed, failures_keep_nobody_else_out,
      remembered_addresses_are_bounded, long_messages_are_refused, listener_ends_with_its_dials,
      looking_is_no_failure].
-
-init_per_suite(Config) ->
-    {ok, _} = application:ensure_all_started(megaphone),
-    Dir = e2e_ejabberd:temporary(),
-    [{dir, Dir}, {certificates, e2e_certs:make(Dir)} | Config].
-
-end_per_suite(Config) ->
-    file:del_dir_r(?config(dir, Config)).
-
-init_per_testcase(_Case, Config) -> [{log, log_capture:start()} | Config].
-
-end_per_testcase(_Case, Config) -> log_capture:stop(?config(log, Config)).
 
 allowed_ips(Config) ->
     {L, Port} = listen([{allowed_ips, ["10.0.0.0/8", ?ELSEWHERE]}]),
